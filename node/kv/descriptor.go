@@ -1,0 +1,79 @@
+package kv
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/atolldb/atoll/node/keys"
+)
+
+// ReplicaType says what a replica is for.
+type ReplicaType uint8
+
+const (
+	Voter ReplicaType = iota
+	NonVoter
+	Witness
+)
+
+// ReplicaDescriptor names one replica of a range.
+type ReplicaDescriptor struct {
+	Node    keys.NodeID
+	Replica keys.ReplicaID
+	Type    ReplicaType
+}
+
+// RangeDescriptor says which keys a range holds and where its replicas are. The copy in
+// the range itself is the truth; the meta record follows it (S29), and the raft
+// configuration precedes it (S19).
+type RangeDescriptor struct {
+	RangeID       keys.RangeID
+	Start, End    keys.Key
+	Replicas      []ReplicaDescriptor
+	NextReplicaID keys.ReplicaID
+	Generation    int64 // grows with every split, merge and replica change
+}
+
+// Contains reports whether the address k lies in the range.
+func (d *RangeDescriptor) Contains(k keys.Key) bool {
+	return !k.Less(d.Start) && k.Less(d.End)
+}
+
+// ContainsSpan reports whether all of s lies in the range.
+func (d *RangeDescriptor) ContainsSpan(s keys.Span) bool {
+	return !s.Key.Less(d.Start) && !d.End.Less(s.End())
+}
+
+// Replica returns the replica on a node.
+func (d *RangeDescriptor) Replica(node keys.NodeID) (ReplicaDescriptor, bool) {
+	for _, r := range d.Replicas {
+		if r.Node == node {
+			return r, true
+		}
+	}
+	return ReplicaDescriptor{}, false
+}
+
+// Clone returns a deep copy.
+func (d *RangeDescriptor) Clone() RangeDescriptor {
+	c := *d
+	c.Start, c.End = d.Start.Clone(), d.End.Clone()
+	c.Replicas = append([]ReplicaDescriptor(nil), d.Replicas...)
+	return c
+}
+
+// String prints the range for people.
+func (d *RangeDescriptor) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "r%d [%s, %s) gen %d:", d.RangeID, d.Start, d.End, d.Generation)
+	for _, r := range d.Replicas {
+		fmt.Fprintf(&b, " n%d/%d", r.Node, r.Replica)
+		switch r.Type {
+		case NonVoter:
+			b.WriteString(" non-voter")
+		case Witness:
+			b.WriteString(" witness")
+		}
+	}
+	return b.String()
+}
