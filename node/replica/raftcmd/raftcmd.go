@@ -1,0 +1,243 @@
+// Package raftcmd defines what a range replicates: commands, and the raft entries that
+// carry them.
+//
+// A Command is the outcome of evaluating a write on the leaseholder: a batch of state
+// engine writes plus structure changes. It is applied by every replica in the order of
+// the log, without looking at a clock, at configuration or at random numbers (SAFETY S17).
+// One raft entry carries several commands: the proposer concatenates those that wait while
+// earlier entries are in flight (package group).
+//
+// Wire format: protobuf wire format, written by hand. Unknown fields are skipped, so that a
+// newer node's optional fields don't stop an older one during a rolling upgrade; a field
+// that an older node must not skip raises Version.
+package raftcmd
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/atolldb/atoll/node/hlc"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+)
+
+// Version is the version of the entry format; it is the first byte of every entry.
+const Version = 1
+
+// MaxEntryBytes bounds one raft entry: raft counts entries, not bytes, in its messages.
+const MaxEntryBytes = 1 << 20
+
+// MaxCommandBytes bounds one encoded command, so that it fits an entry with its framing.
+const MaxCommandBytes = MaxEntryBytes - 64
+
+// ErrCorrupt marks bytes that are no entry or command.
+var ErrCorrupt = errors.New("raftcmd: corrupt encoding")
+
+// ID names a command over retries (SAFETY S12). The zero ID is not remembered.
+type ID = [16]byte
+
+// Command is one replicated state change.
+type Command struct {
+	// ID finds the command's outcome after a retry (S12). Zero for internal commands that
+	// are idempotent.
+	ID ID
+	// Term is the raft term it was evaluated in; a log entry of another term rejects it (S5).
+	Term uint64
+	// Proposer is the node that evaluated it.
+	Proposer keys.NodeID
+	// Batch is the representation of a state engine batch; empty for a pure structure change.
+	Batch []byte
+	// Split is set on the command that splits the range (S20).
+	Split *SplitTrigger
+	// ChangeDesc replaces the range's descriptor (replica changes). Its Generation must
+	// be the current one plus one; otherwise the command is rejected.
+	ChangeDesc *kv.RangeDescriptor
+	// GCThreshold moves the range's garbage collection threshold up (S25).
+	GCThreshold hlc.Timestamp
+	// Digest asks every replica for the digest of its replicated state at this log position
+	// (S23); replicas report it to the proposer under the command's ID.
+	Digest bool
+	// LogicalBytes is how many bytes of data the command adds (negative: removes), an estimate
+	// that the split queue uses.
+	LogicalBytes int64
+}
+
+// SplitTrigger makes two ranges of one. Left keeps the range's ID; its generation is the
+// current one plus one, otherwise the command is rejected. Right is a new range with the
+// same nodes and fresh replica IDs.
+type SplitTrigger struct {
+	Left, Right kv.RangeDescriptor
+}
+
+const (
+	fieldID         = 1
+	fieldTerm       = 2
+	fieldProposer   = 3
+	fieldBatch      = 4
+	fieldSplitLeft  = 5
+	fieldSplitRight = 6
+	fieldChangeDesc = 7
+	fieldGCWall     = 8
+	fieldGCLogical  = 9
+	fieldDigest     = 10
+	fieldLogical    = 11
+)
+
+// Encode returns the command's encoding.
+func (c *Command) Encode() []byte {
+	return c.Append(make([]byte, 0, len(c.Batch)+96))
+}
+
+// Append appends the command's encoding to b.
+func (c *Command) Append(b []byte) []byte {
+	if c.ID != (ID{}) {
+		b = appendBytes(b, fieldID, c.ID[:])
+	}
+	b = appendVarint(b, fieldTerm, c.Term)
+	b = appendVarint(b, fieldProposer, uint64(c.Proposer))
+	if len(c.Batch) > 0 {
+		b = appendBytes(b, fieldBatch, c.Batch)
+	}
+	if c.Split != nil {
+		b = appendBytes(b, fieldSplitLeft, EncodeDescriptor(&c.Split.Left))
+		b = appendBytes(b, fieldSplitRight, EncodeDescriptor(&c.Split.Right))
+	}
+	if c.ChangeDesc != nil {
+		b = appendBytes(b, fieldChangeDesc, EncodeDescriptor(c.ChangeDesc))
+	}
+	b = appendVarint(b, fieldGCWall, uint64(c.GCThreshold.WallNanos))
+	b = appendVarint(b, fieldGCLogical, uint64(c.GCThreshold.Logical))
+	if c.Digest {
+		b = appendVarint(b, fieldDigest, 1)
+	}
+	return appendVarint(b, fieldLogical, protowire.EncodeZigZag(c.LogicalBytes))
+}
+
+// Decode parses one command. The result shares memory with b.
+func Decode(b []byte) (*Command, error) {
+	c := &Command{}
+	var left, right *kv.RangeDescriptor
+	err := eachField(b, func(num protowire.Number, v uint64, data []byte) (err error) {
+		switch num {
+		case fieldID:
+			if len(data) != len(c.ID) {
+				return fmt.Errorf("%w: command ID of %d bytes, want %d", ErrCorrupt, len(data), len(c.ID))
+			}
+			copy(c.ID[:], data)
+		case fieldTerm:
+			c.Term = v
+		case fieldProposer:
+			c.Proposer = keys.NodeID(v)
+		case fieldBatch:
+			c.Batch = data
+		case fieldSplitLeft:
+			left, err = DecodeDescriptor(data)
+		case fieldSplitRight:
+			right, err = DecodeDescriptor(data)
+		case fieldChangeDesc:
+			c.ChangeDesc, err = DecodeDescriptor(data)
+		case fieldGCWall:
+			c.GCThreshold.WallNanos = int64(v)
+		case fieldGCLogical:
+			c.GCThreshold.Logical = int32(v)
+		case fieldDigest:
+			c.Digest = v != 0
+		case fieldLogical:
+			c.LogicalBytes = protowire.DecodeZigZag(v)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if (left == nil) != (right == nil) {
+		return nil, fmt.Errorf("%w: split with one side", ErrCorrupt)
+	}
+	if left != nil {
+		c.Split = &SplitTrigger{Left: *left, Right: *right}
+	}
+	return c, nil
+}
+
+const fieldEntryCommand = 1
+
+// NewEntry starts an entry in b.
+func NewEntry(b []byte) []byte { return append(b, Version) }
+
+// AppendToEntry appends an encoded command to an entry.
+func AppendToEntry(entry, command []byte) []byte {
+	return appendBytes(entry, fieldEntryCommand, command)
+}
+
+// EntrySize returns by how many bytes AppendToEntry makes an entry longer.
+func EntrySize(command []byte) int {
+	return protowire.SizeTag(fieldEntryCommand) + protowire.SizeBytes(len(command))
+}
+
+// DecodeEntry parses a raft entry into its commands, in order. They share memory with b.
+func DecodeEntry(b []byte) ([]*Command, error) {
+	if len(b) == 0 {
+		return nil, fmt.Errorf("%w: empty entry", ErrCorrupt)
+	}
+	if b[0] != Version {
+		return nil, fmt.Errorf("raftcmd: entry has version %d, this binary knows %d; upgrade this node", b[0], Version)
+	}
+	var cmds []*Command
+	err := eachField(b[1:], func(num protowire.Number, _ uint64, data []byte) error {
+		if num != fieldEntryCommand {
+			return nil
+		}
+		c, err := Decode(data)
+		if err == nil {
+			cmds = append(cmds, c)
+		}
+		return err
+	})
+	return cmds, err
+}
+
+func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v)
+}
+
+func appendVarint(b []byte, num protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
+}
+
+// eachField calls fn for every varint (v) and length-delimited (data) field of b; other
+// wire types are skipped.
+func eachField(b []byte, fn func(num protowire.Number, v uint64, data []byte) error) error {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("%w: %v", ErrCorrupt, protowire.ParseError(n))
+		}
+		b = b[n:]
+		var v uint64
+		var data []byte
+		switch typ {
+		case protowire.VarintType:
+			v, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			data, n = protowire.ConsumeBytes(b)
+		default:
+			n = protowire.ConsumeFieldValue(num, typ, b)
+		}
+		if n < 0 {
+			return fmt.Errorf("%w: %v", ErrCorrupt, protowire.ParseError(n))
+		}
+		b = b[n:]
+		if typ != protowire.VarintType && typ != protowire.BytesType {
+			continue
+		}
+		if err := fn(num, v, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
