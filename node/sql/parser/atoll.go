@@ -1,0 +1,183 @@
+package parser
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgerrcode"
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/atolldb/atoll/node/sql/parser/ast"
+	"github.com/atolldb/atoll/node/sql/pgerror"
+)
+
+// AtollStatement is a statement that PostgreSQL does not have.
+type AtollStatement interface{ atoll() }
+
+// SplitAt is ALTER TABLE t SPLIT AT VALUES (...), or ALTER INDEX t@i SPLIT AT VALUES (...).
+type SplitAt struct {
+	Relation *ast.RangeVar
+	Index    string // empty: the primary key
+	// Rows holds the expressions of each split point.
+	Rows [][]*ast.Node
+}
+
+func (*SplitAt) atoll() {}
+
+// mentionsAtoll is a cheap test for text that might hold one of Atoll's statements.
+func mentionsAtoll(sql string) bool {
+	for i := 0; i+5 <= len(sql); i++ {
+		if c := sql[i]; (c == 's' || c == 'S') && strings.EqualFold(sql[i:i+5], "split") {
+			return true
+		}
+	}
+	return false
+}
+
+// piece is a statement's bytes in the query string.
+type piece struct{ start, end int }
+
+var errUnterminated = errors.New("unterminated token")
+
+// split cuts a query string at its semicolons.
+func split(sql string) ([]piece, error) {
+	var out []piece
+	s := scanner{src: sql}
+	start, depth, empty := 0, 0, true
+	for {
+		t, ok := s.next()
+		if !ok {
+			if s.pos < len(sql) || t.kind != 0 {
+				return nil, errUnterminated
+			}
+			if !empty {
+				out = append(out, piece{start, len(sql)})
+			}
+			return out, nil
+		}
+		switch {
+		case t.kind == '(':
+			depth++
+		case t.kind == ')':
+			depth--
+		case t.kind == 'w' && wordIs(sql[t.start:t.end], "atomic"):
+			// CREATE FUNCTION ... BEGIN ATOMIC holds semicolons: leave it to PostgreSQL.
+			return nil, errUnterminated
+		case t.kind == ';' && depth == 0:
+			if !empty {
+				out = append(out, piece{start, t.start})
+			}
+			start, empty = t.end, true
+			continue
+		}
+		if empty {
+			start, empty = t.start, false
+		}
+	}
+}
+
+// parseAtoll recognises ALTER TABLE <name> SPLIT AT VALUES (...), ...; nil for anything else.
+func parseAtoll(sql string, p piece) (*Statement, error) {
+	s := scanner{src: sql[:p.end], pos: p.start}
+	word := func(want string) (token, bool) {
+		t, ok := s.next()
+		return t, ok && t.kind == 'w' && wordIs(sql[t.start:t.end], want)
+	}
+	if _, ok := word("alter"); !ok {
+		return nil, nil
+	}
+	if _, ok := word("table"); !ok {
+		return nil, nil
+	}
+	nameStart := s.pos
+	nameEnd := 0
+	for {
+		t, ok := s.next()
+		if !ok {
+			return nil, nil
+		}
+		if t.kind == 'w' && wordIs(sql[t.start:t.end], "split") {
+			nameEnd = t.start
+			break
+		}
+		if t.kind != 'w' && t.kind != '"' && t.kind != '.' {
+			return nil, nil
+		}
+	}
+	if t, ok := word("at"); !ok {
+		if nameEnd <= nameStart || strings.TrimSpace(sql[nameStart:nameEnd]) == "" {
+			return nil, nil // ALTER TABLE split ...
+		}
+		if t.kind == 0 {
+			return nil, pgerror.New(pgerrcode.SyntaxError, "syntax error at end of input").At(charIndex(sql, p.end))
+		}
+		return nil, syntaxAt(sql, t)
+	}
+	t, ok := s.next()
+	if !ok {
+		return nil, pgerror.New(pgerrcode.SyntaxError, "syntax error at end of input").At(charIndex(sql, p.end))
+	}
+	if !wordIs(sql[t.start:t.end], "values") {
+		return nil, syntaxAt(sql, t)
+	}
+	// PostgreSQL parses the name and the rows; blanks in front keep the offsets right.
+	rel, err := parsePadded(sql, "TABLE ", nameStart, nameEnd)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := parsePadded(sql, "", t.start, p.end)
+	if err != nil {
+		return nil, err
+	}
+	own := &SplitAt{}
+	if sel := rel.GetSelectStmt(); sel != nil && len(sel.FromClause) == 1 {
+		own.Relation = sel.FromClause[0].GetRangeVar()
+	}
+	sel := rows.GetSelectStmt()
+	if own.Relation == nil || sel == nil || len(sel.ValuesLists) == 0 || len(sel.SortClause) > 0 || sel.LimitCount != nil || sel.Op != ast.SetOperation_SETOP_NONE {
+		return nil, syntaxAt(sql, t)
+	}
+	for _, l := range sel.ValuesLists {
+		own.Rows = append(own.Rows, l.GetList().GetItems())
+	}
+	end := p.end
+	for end > p.start && isSpace(sql[end-1]) {
+		end--
+	}
+	return &Statement{source: sql, start: p.start, end: end, ascii: isASCII(sql), Atoll: own}, nil
+}
+
+// parsePadded parses prefix plus sql[start:end] so that locations are offsets into sql.
+func parsePadded(sql, prefix string, start, end int) (*ast.Node, error) {
+	text := strings.Repeat(" ", start-len(prefix)) + prefix + sql[start:end]
+	tree, err := pg.Parse(text)
+	if err != nil {
+		var pe *pgerror.Error
+		err = syntaxError(err, sql, 0)
+		if errors.As(err, &pe) && pe.Position > 0 {
+			// The blanks are bytes, positions are characters.
+			pe.Position -= start - (charIndex(sql, start) - 1)
+		}
+		return nil, err
+	}
+	if len(tree.Stmts) != 1 {
+		return nil, pgerror.New(pgerrcode.SyntaxError, "syntax error").At(charIndex(sql, start))
+	}
+	return tree.Stmts[0].Stmt, nil
+}
+
+func syntaxAt(sql string, t token) error {
+	return pgerror.New(pgerrcode.SyntaxError, "syntax error at or near \"%s\"", sql[t.start:t.end]).At(charIndex(sql, t.start))
+}
+
+// charIndex is the 1-based character index of a byte offset.
+func charIndex(sql string, off int) int {
+	n := 1
+	for i := range sql {
+		if i >= off {
+			return n
+		}
+		n++
+	}
+	return n
+}
