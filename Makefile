@@ -1,0 +1,44 @@
+# Atoll. `make demo` runs three zones on this machine; `make test` runs all that CI runs.
+SHELL := /bin/bash
+GO    ?= go
+BIN   := bin/atoll
+SEEDS ?= 100
+PG_BIN ?= /usr/lib/postgresql/15/bin
+GO_FLAGS := -trimpath
+
+.PHONY: build demo deps test test-unit test-race test-sim test-e2e sim bench lint clean fuzz
+
+build: ## bin/atoll
+	$(GO) build $(GO_FLAGS) -o $(BIN) ./node/cmd/atoll
+
+demo: deps build ## three zones on this machine, a process per node, until Ctrl-C
+	./$(BIN) demo
+
+deps: ## a C compiler (for PostgreSQL's parser) and psql/pgbench, installed if they are missing
+	@.ci/deps
+
+test: deps build ## everything that fits in CI
+	.ci/test
+
+test-unit:
+	$(GO) test ./...
+
+test-race:
+	$(GO) test -race -short ./...
+
+sim: ## whole clusters on virtual time: make sim SEEDS=1000 [SEED=first] [REPEAT=n]
+	$(GO) test ./node/sim -count=1 -timeout 55m -run TestSeeds -v -args -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED)) $(if $(REPEAT),-repeat=$(REPEAT)) | grep -v '^=== '
+
+test-e2e: deps build ## the real binary, real processes, psql and pgbench
+	$(GO) test ./tests/... -count=1 -timeout 30m -v
+
+bench: deps build ## pgbench beside PostgreSQL with two synchronous standbys, as ratios
+	$(GO) run ./tests/bench -pg-bin $(PG_BIN)
+
+lint:
+	@test -z "$$(gofmt -l node tests)" || { gofmt -l node tests; echo "gofmt: run gofmt -w on these"; exit 1; }
+	$(GO) vet ./...
+	@command -v golangci-lint >/dev/null && golangci-lint run || echo "golangci-lint is not installed: gofmt and go vet only"
+
+clean:
+	rm -rf bin
