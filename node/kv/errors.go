@@ -93,8 +93,12 @@ const (
 
 // String returns the reason in words.
 func (r RetryReason) String() string {
-	return [...]string{"read/write dependency", "write conflict", "lock lost", "commit deadline exceeded",
-		"read within uncertainty interval"}[r]
+	names := [...]string{"read/write dependency", "write conflict", "lock lost", "commit deadline exceeded",
+		"read within uncertainty interval"}
+	if int(r) >= len(names) {
+		return fmt.Sprintf("reason %d", uint8(r))
+	}
+	return names[r]
 }
 
 func (e *NotLeaseholderError) Error() string {
