@@ -1,0 +1,96 @@
+package raftnet
+
+import "fmt"
+
+// Class selects the stream on which a message travels.
+type Class uint8
+
+const (
+	// Control carries heartbeats and votes: small, and never behind data.
+	Control Class = iota
+	// Data carries raft appends and KV requests.
+	Data
+	// Bulk carries snapshots and backfills.
+	Bulk
+
+	numClasses = 3
+)
+
+// String names the class.
+func (c Class) String() string {
+	switch c {
+	case Control:
+		return "control"
+	case Data:
+		return "data"
+	case Bulk:
+		return "bulk"
+	}
+	return fmt.Sprintf("class(%d)", uint8(c))
+}
+
+// Method names what a message asks for. Numbers are part of the wire format: never
+// reuse or renumber one.
+type Method uint16
+
+const (
+	// MethodHeartbeat and MethodHeartbeatAck belong to package liveness.
+	MethodHeartbeat    Method = 1
+	MethodHeartbeatAck Method = 2
+	// MethodNodeDead announces that an incarnation of a node has exited for certain.
+	MethodNodeDead Method = 3
+
+	// Raft, handled by Router. RaftHeartbeat is an AppendEntries without entries: it may
+	// wait up to TCPConfig.LazyDelay to share a write with other frames.
+	MethodRaftAppend     Method = 10
+	MethodRaftHeartbeat  Method = 11
+	MethodRaftVote       Method = 12
+	MethodRaftPreVote    Method = 13
+	MethodRaftTimeoutNow Method = 14
+	MethodRaftInstall    Method = 15 // InstallSnapshot for data that has already arrived
+	MethodRaftNudge      Method = 16 // empty AppendEntries of many ranges
+
+	// Snapshots, handled by the store (Bulk).
+	MethodSnapshotBegin Method = 20
+	MethodSnapshotChunk Method = 21
+	MethodSnapshotEnd   Method = 22
+	MethodSnapshotAbort Method = 23
+
+	// MethodKVBatch carries a kv.BatchRequest.
+	MethodKVBatch Method = 30
+	// MethodKVRangeLookup reads descriptors without a range cache.
+	MethodKVRangeLookup Method = 31
+
+	// Node directory and cluster events.
+	MethodDirectoryGet    Method = 40
+	MethodDirectoryUpdate Method = 41
+
+	// Founding and joining (SAFETY S28): callable without an identity, by CallAddr.
+	MethodInitPropose Method = 50
+	MethodInitCommit  Method = 51
+	MethodInitStatus  Method = 52
+	MethodJoin        Method = 53
+	MethodPing        Method = 54
+
+	// Replica administration, handled by the store.
+	MethodAdmin         Method = 60
+	MethodReplicaCreate Method = 61
+	MethodReplicaRemove Method = 62
+	MethodReplicaDigest Method = 63
+	MethodStatus        Method = 64
+
+	// SQL: cancel requests, schema leases, sessions of other nodes.
+	MethodSQLCancel Method = 70
+	MethodSQLSchema Method = 71
+	MethodSQLStatus Method = 72
+
+	// MaxMethod bounds method numbers.
+	MaxMethod Method = 255
+)
+
+// lazy reports whether frames of the method, and their answers, may wait a little in
+// order to share a write.
+func (m Method) lazy() bool { return m == MethodRaftHeartbeat }
+
+// anonymous reports whether a caller without a node identity may use the method.
+func (m Method) anonymous() bool { return m >= MethodInitPropose && m <= MethodPing }
