@@ -48,6 +48,10 @@ type Header struct {
 	Gateway keys.NodeID
 	// ClockReading is the sender's clock when it sent (it forwards the receiver's HLC).
 	ClockReading hlc.Timestamp
+	// CanForwardReadTimestamp says that nothing was read at Txn.ReadTimestamp before this
+	// batch: the server may read at a later timestamp instead of failing with an
+	// UncertaintyError or WriteTooOldError, and returns it in BatchResponse.Txn.
+	CanForwardReadTimestamp bool
 }
 
 // WaitPolicy says what to do on a conflicting lock.
@@ -291,6 +295,8 @@ type (
 	QueryTxnResponse struct {
 		Txn     *Txn // nil: no record
 		Waiters []TxnID
+		// Waiting are the same waiters, with the anchors under which their own can be asked.
+		Waiting []TxnMeta
 	}
 	// QueryIntentRequest reports whether the in-flight write of Txn is there (same epoch,
 	// at or above Seq, at or below Txn.WriteTimestamp); if not, it is made impossible (S11).

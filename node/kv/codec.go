@@ -92,6 +92,7 @@ func (m *BatchRequest) encode(e *encoder) {
 	e.int(9, int64(m.LockTimeout))
 	e.int(10, int64(m.Gateway))
 	e.ts(11, m.ClockReading)
+	e.bool(12, m.CanForwardReadTimestamp)
 	for _, req := range m.Requests {
 		at := e.begin(15)
 		e.msg(requestNumber(req), req.(message))
@@ -125,6 +126,8 @@ func (m *BatchRequest) decode(d *decoder) {
 			m.Gateway = keys.NodeID(d.int32())
 		case 11:
 			m.ClockReading = d.ts()
+		case 12:
+			m.CanForwardReadTimestamp = d.bool()
 		case 15:
 			var u requestUnion
 			if d.msg(&u); d.room(len(m.Requests)) {

@@ -139,6 +139,9 @@ func (m *QueryTxnResponse) encode(e *encoder) {
 	for _, id := range m.Waiters {
 		e.bytes(2, id[:])
 	}
+	for i := range m.Waiting {
+		e.msg(3, &m.Waiting[i])
+	}
 }
 
 func (m *QueryTxnResponse) decode(d *decoder) {
@@ -151,6 +154,8 @@ func (m *QueryTxnResponse) decode(d *decoder) {
 			if d.room(len(m.Waiters)) {
 				m.Waiters = append(m.Waiters, d.id())
 			}
+		case 3:
+			elem(d, &m.Waiting)
 		}
 	}
 }

@@ -62,6 +62,9 @@ type Command struct {
 	// LogicalBytes is how many bytes of data the command adds (negative: removes), an estimate
 	// that the split queue uses.
 	LogicalBytes int64
+	// Outcome is remembered with ID and handed to whoever looks the command up (S12): the
+	// encoded response of the batch. Empty when ID is zero.
+	Outcome []byte
 }
 
 // SplitTrigger makes two ranges of one. Left keeps the range's ID; its generation is the
@@ -83,6 +86,7 @@ const (
 	fieldGCLogical  = 9
 	fieldDigest     = 10
 	fieldLogical    = 11
+	fieldOutcome    = 12
 )
 
 // Encode returns the command's encoding.
@@ -112,7 +116,11 @@ func (c *Command) Append(b []byte) []byte {
 	if c.Digest {
 		b = appendVarint(b, fieldDigest, 1)
 	}
-	return appendVarint(b, fieldLogical, protowire.EncodeZigZag(c.LogicalBytes))
+	b = appendVarint(b, fieldLogical, protowire.EncodeZigZag(c.LogicalBytes))
+	if len(c.Outcome) > 0 {
+		b = appendBytes(b, fieldOutcome, c.Outcome)
+	}
+	return b
 }
 
 // Decode parses one command. The result shares memory with b.
@@ -146,6 +154,8 @@ func Decode(b []byte) (*Command, error) {
 			c.Digest = v != 0
 		case fieldLogical:
 			c.LogicalBytes = protowire.DecodeZigZag(v)
+		case fieldOutcome:
+			c.Outcome = data
 		}
 		return err
 	})
