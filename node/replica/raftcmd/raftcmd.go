@@ -69,9 +69,12 @@ type Command struct {
 
 // SplitTrigger makes two ranges of one. Left keeps the range's ID; its generation is the
 // current one plus one, otherwise the command is rejected. Right is a new range with the
-// same nodes and fresh replica IDs.
+// same nodes and fresh replica IDs. HighWater is the highest timestamp at which the range
+// was read before the split: the right side's first leaseholder must not write at or below
+// it (S4, S20).
 type SplitTrigger struct {
 	Left, Right kv.RangeDescriptor
+	HighWater   hlc.Timestamp
 }
 
 const (
@@ -87,6 +90,8 @@ const (
 	fieldDigest     = 10
 	fieldLogical    = 11
 	fieldOutcome    = 12
+	fieldSplitWall  = 13
+	fieldSplitLogic = 14
 )
 
 // Encode returns the command's encoding.
@@ -107,6 +112,8 @@ func (c *Command) Append(b []byte) []byte {
 	if c.Split != nil {
 		b = appendBytes(b, fieldSplitLeft, EncodeDescriptor(&c.Split.Left))
 		b = appendBytes(b, fieldSplitRight, EncodeDescriptor(&c.Split.Right))
+		b = appendVarint(b, fieldSplitWall, uint64(c.Split.HighWater.WallNanos))
+		b = appendVarint(b, fieldSplitLogic, uint64(c.Split.HighWater.Logical))
 	}
 	if c.ChangeDesc != nil {
 		b = appendBytes(b, fieldChangeDesc, EncodeDescriptor(c.ChangeDesc))
@@ -127,6 +134,7 @@ func (c *Command) Append(b []byte) []byte {
 func Decode(b []byte) (*Command, error) {
 	c := &Command{}
 	var left, right *kv.RangeDescriptor
+	var high hlc.Timestamp
 	err := eachField(b, func(num protowire.Number, v uint64, data []byte) (err error) {
 		switch num {
 		case fieldID:
@@ -154,6 +162,10 @@ func Decode(b []byte) (*Command, error) {
 			c.Digest = v != 0
 		case fieldLogical:
 			c.LogicalBytes = protowire.DecodeZigZag(v)
+		case fieldSplitWall:
+			high.WallNanos = int64(v)
+		case fieldSplitLogic:
+			high.Logical = int32(v)
 		case fieldOutcome:
 			c.Outcome = data
 		}
@@ -166,7 +178,7 @@ func Decode(b []byte) (*Command, error) {
 		return nil, fmt.Errorf("%w: split with one side", ErrCorrupt)
 	}
 	if left != nil {
-		c.Split = &SplitTrigger{Left: *left, Right: *right}
+		c.Split = &SplitTrigger{Left: *left, Right: *right, HighWater: high}
 	}
 	return c, nil
 }

@@ -11,11 +11,11 @@ import (
 )
 
 func sample() *Command {
-	left := kv.RangeDescriptor{RangeID: 7, Start: keys.Key{}, End: keys.Key("m"), NextReplicaID: 4, Generation: 3,
+	left := kv.RangeDescriptor{RangeID: 7, End: keys.Key("m"), NextReplicaID: 4, Generation: 3,
 		Replicas: []kv.ReplicaDescriptor{{Node: 1, Replica: 1}, {Node: 2, Replica: 3, Type: kv.NonVoter}}}
 	right := left.Clone()
 	right.RangeID, right.Start, right.End = 8, keys.Key("m"), keys.MaxKey
-	return &Command{ID: ID{1, 2}, Term: 9, Proposer: 2, Batch: []byte("batch"), Split: &SplitTrigger{Left: left, Right: right},
+	return &Command{ID: ID{1, 2}, Term: 9, Proposer: 2, Batch: []byte("batch"), Split: &SplitTrigger{Left: left, Right: right, HighWater: hlc.Timestamp{WallNanos: 8, Logical: 9}},
 		ChangeDesc: &left, GCThreshold: hlc.Timestamp{WallNanos: 5, Logical: 6}, Digest: true, LogicalBytes: -12}
 }
 
