@@ -39,6 +39,7 @@ var errorTypes = [...]func() error{
 	14: func() error { return new(UnavailableError) },
 	15: func() error { return new(InvalidRequestError) },
 	16: func() error { return new(InternalError) },
+	17: func() error { return new(OnePhaseError) },
 }
 
 // kvError finds the first of this package's errors in err's chain.
@@ -98,6 +99,8 @@ func errorNumber(err error) protowire.Number {
 		return 15
 	case *InternalError:
 		return 16
+	case *OnePhaseError:
+		return 17
 	}
 	return 0
 }
@@ -426,3 +429,6 @@ func decodeDetail(d *decoder, to *string) {
 		}
 	}
 }
+
+func (*OnePhaseError) encode(*encoder)   {}
+func (*OnePhaseError) decode(d *decoder) { d.skip() }

@@ -1,0 +1,118 @@
+package kv
+
+import "github.com/atolldb/atoll/node/keys"
+
+// RequestSpan returns the keys that a request touches, before keys.Addr. txn is the
+// batch's transaction, whose anchor is where EndTxn goes.
+func RequestSpan(req Request, txn *Txn) keys.Span {
+	switch r := req.(type) {
+	case *GetRequest:
+		return keys.Span{Key: r.Key}
+	case *ScanRequest:
+		return r.Span
+	case *RefreshRequest:
+		return r.Span
+	case *PutRequest:
+		return keys.Span{Key: r.Key}
+	case *DeleteRangeRequest:
+		return r.Span
+	case *ClearRangeRequest:
+		return r.Span
+	case *IncrementRequest:
+		return keys.Span{Key: r.Key}
+	case *EndTxnRequest:
+		if txn != nil {
+			return keys.Span{Key: txn.Key}
+		}
+	case *HeartbeatTxnRequest:
+		return keys.Span{Key: r.Key}
+	case *PushTxnRequest:
+		return keys.Span{Key: r.Key}
+	case *QueryTxnRequest:
+		return keys.Span{Key: r.Key}
+	case *QueryIntentRequest:
+		return keys.Span{Key: r.Key}
+	case *RecoverTxnRequest:
+		return keys.Span{Key: r.Key}
+	case *ResolveIntentRequest:
+		return r.Span
+	case *GCRequest:
+		return r.Span
+	case *AdminSplitRequest:
+		return keys.Span{Key: r.SplitKey}
+	case *AdminTransferLeaseRequest:
+		return keys.Span{Key: r.Key}
+	case *AdminChangeReplicasRequest:
+		return keys.Span{Key: r.Key}
+	case *LeaseInfoRequest:
+		return keys.Span{Key: r.Key}
+	case *ChecksumRequest:
+		return keys.Span{Key: r.Key}
+	}
+	return keys.Span{}
+}
+
+// WithSpan returns a copy of a ranged request that is cut down to s. Requests on one key
+// are returned as they are.
+func WithSpan(req Request, s keys.Span) Request {
+	switch r := req.(type) {
+	case *ScanRequest:
+		c := *r
+		c.Span = s
+		return &c
+	case *RefreshRequest:
+		c := *r
+		c.Span = s
+		return &c
+	case *DeleteRangeRequest:
+		c := *r
+		c.Span = s
+		return &c
+	case *ClearRangeRequest:
+		c := *r
+		c.Span = s
+		return &c
+	case *ResolveIntentRequest:
+		c := *r
+		c.Span = s
+		return &c
+	case *GCRequest:
+		c := *r
+		c.Span, c.Keys = s, nil
+		for _, k := range r.Keys {
+			if s.Contains(k.Key) {
+				c.Keys = append(c.Keys, k)
+			}
+		}
+		return &c
+	}
+	return req
+}
+
+// IsWrite reports whether a request changes replicated state, so that its outcome can be
+// unknown (S12).
+func IsWrite(req Request) bool {
+	switch req.(type) {
+	case *GetRequest, *ScanRequest, *RefreshRequest, *QueryTxnRequest, *QueryIntentRequest,
+		*LeaseInfoRequest, *ChecksumRequest:
+		return false
+	}
+	return true
+}
+
+// IsWrite reports whether any request of the batch is a write.
+func (ba *BatchRequest) IsWrite() bool {
+	for _, req := range ba.Requests {
+		if IsWrite(req) {
+			return true
+		}
+	}
+	return false
+}
+
+// OnePhaseError is DistSender's answer to a batch with EndTxn.CanCommitInOnePhase that
+// does not lie in one range (any more). Nothing of it was done. It goes to the coordinator
+// and no further.
+type OnePhaseError struct{}
+
+func (e *OnePhaseError) Error() string { return "the batch spans ranges and can't commit in one phase" }
