@@ -1,0 +1,458 @@
+package group
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/node/storage"
+)
+
+const (
+	// chunkBytes is the size of a chunk's data, more or less.
+	chunkBytes = 512 << 10
+	// maxTransfers bounds the snapshots that a node sends at once, and those it receives.
+	maxTransfers = 4
+	// transferIdle is after what silence a half received snapshot is dropped.
+	transferIdle = 30 * time.Second
+)
+
+// Outgoing is a snapshot to be sent.
+type Outgoing struct {
+	Range    keys.RangeID
+	To       raft.ServerID
+	RaftTerm uint64
+	State    State
+	Snap     *storage.Snapshot
+}
+
+// Installed is the receiver's answer, as raft's InstallSnapshotResponse has it.
+type Installed struct {
+	Term    uint64
+	Success bool
+}
+
+// Sender sends snapshots of all of a node's ranges.
+type Sender struct {
+	net   raftnet.Network
+	node  func(raft.ServerID) (keys.NodeID, bool)
+	slots *semaphore.Weighted
+	bytes func(int)
+}
+
+// NewSender returns a Sender. node finds a replica's node; sent is called with the bytes of
+// every chunk (it may wait, to pace the transfer, and may be nil).
+func NewSender(net raftnet.Network, node func(raft.ServerID) (keys.NodeID, bool), sent func(int)) *Sender {
+	if sent == nil {
+		sent = func(int) {}
+	}
+	return &Sender{net: net, node: node, slots: semaphore.NewWeighted(maxTransfers), bytes: sent}
+}
+
+// Send streams a snapshot and returns when the receiver has installed it.
+func (s *Sender) Send(ctx context.Context, o Outgoing) (Installed, error) {
+	node, ok := s.node(o.To)
+	if !ok {
+		return Installed{}, fmt.Errorf("group: snapshot of range %d: %q names no node", o.Range, o.To)
+	}
+	if err := s.slots.Acquire(ctx, 1); err != nil {
+		return Installed{}, err
+	}
+	defer s.slots.Release(1)
+	t := &transfer{s: s, node: node, o: o}
+	if _, err := rand.Read(t.id[:]); err != nil {
+		return Installed{}, err
+	}
+	r, err := t.run(ctx)
+	if err != nil {
+		return Installed{}, fmt.Errorf("group: snapshot of range %d to %s: %w", o.Range, o.To, err)
+	}
+	return Installed{Term: r.term, Success: r.success}, nil
+}
+
+// transfer is one snapshot on its way out.
+type transfer struct {
+	s     *Sender
+	node  keys.NodeID
+	o     Outgoing
+	id    snapshotID
+	seq   uint64
+	pairs uint64
+	crc   uint32
+	buf   []byte
+}
+
+func (t *transfer) call(ctx context.Context, m raftnet.Method, payload []byte) (*reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, transferIdle)
+	defer cancel()
+	b, err := t.s.net.Call(ctx, t.node, raftnet.Bulk, m, payload)
+	if err != nil {
+		return nil, err
+	}
+	return decodeReply(b)
+}
+
+func (t *transfer) run(ctx context.Context) (*reply, error) {
+	begin := &beginMsg{id: t.id, rangeID: t.o.Range, to: t.o.To, raftTerm: t.o.RaftTerm, pos: t.o.State.Applied, desc: t.o.State.Desc}
+	r, err := t.call(ctx, raftnet.MethodSnapshotBegin, begin.encode())
+	if err != nil || !r.send {
+		return r, err
+	}
+	for _, sp := range replicatedSpans(&t.o.State.Desc) {
+		if err := t.span(ctx, sp); err != nil {
+			t.s.net.Notify(t.node, raftnet.Bulk, raftnet.MethodSnapshotAbort, (&endMsg{id: t.id}).encode())
+			return nil, err
+		}
+	}
+	if err := t.flush(ctx); err != nil {
+		return nil, err
+	}
+	end := &endMsg{id: t.id, chunks: t.seq, pairs: t.pairs, crc: t.crc}
+	return t.call(ctx, raftnet.MethodSnapshotEnd, end.encode())
+}
+
+func (t *transfer) span(ctx context.Context, sp keys.Span) error {
+	it, err := t.o.Snap.NewIter(storage.IterOptions{Lower: sp.Key, Upper: sp.End()})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.Value()
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		t.buf = appendPair(t.buf, it.EngineKey(), v)
+		t.pairs++
+		if len(t.buf) >= chunkBytes {
+			if err := t.flush(ctx); err != nil {
+				return errors.Join(err, it.Close())
+			}
+		}
+	}
+	return it.Close()
+}
+
+func (t *transfer) flush(ctx context.Context) error {
+	if len(t.buf) == 0 {
+		return nil
+	}
+	t.crc = crc32.Update(t.crc, castagnoli, t.buf)
+	c := &chunkMsg{id: t.id, seq: t.seq, data: t.buf, crc: crc32.Checksum(t.buf, castagnoli)}
+	if _, err := t.call(ctx, raftnet.MethodSnapshotChunk, c.encode()); err != nil {
+		return err
+	}
+	t.s.bytes(len(t.buf))
+	t.seq++
+	t.buf = t.buf[:0]
+	return nil
+}
+
+// Receiver takes snapshots for all of a node's ranges.
+type Receiver struct {
+	state *storage.StateEngine
+	host  Host
+	slots *semaphore.Weighted
+
+	mu     sync.Mutex
+	in     map[snapshotID]*incoming
+	closed bool
+}
+
+// Host finds the replicas of a node.
+type Host interface {
+	// ReplicaFor returns the replica that a snapshot of desc is for. It is an error if
+	// another replica of this node holds some of desc's keys (S20).
+	ReplicaFor(to raft.ServerID, desc *kv.RangeDescriptor) (*Group, error)
+}
+
+// incoming is one snapshot on its way in.
+type incoming struct {
+	mu     sync.Mutex
+	begin  *beginMsg
+	group  *Group
+	table  *storage.TableWriter
+	seq    uint64
+	pairs  uint64
+	crc    uint32
+	over   bool
+	done   bool // the table file is complete
+	expire *time.Timer
+}
+
+// NewReceiver returns a Receiver and registers its handlers.
+func NewReceiver(net raftnet.Network, state *storage.StateEngine, host Host) *Receiver {
+	r := &Receiver{state: state, host: host, slots: semaphore.NewWeighted(maxTransfers), in: map[snapshotID]*incoming{}}
+	net.Handle(raftnet.MethodSnapshotBegin, r.begin)
+	net.Handle(raftnet.MethodSnapshotChunk, r.chunk)
+	net.Handle(raftnet.MethodSnapshotEnd, r.end)
+	net.Handle(raftnet.MethodSnapshotAbort, r.abort)
+	return r
+}
+
+// Close drops what is half received. The network is closed before.
+func (r *Receiver) Close() {
+	r.mu.Lock()
+	r.closed = true
+	all := r.in
+	r.in = map[snapshotID]*incoming{}
+	r.mu.Unlock()
+	for _, in := range all {
+		r.drop(in)
+	}
+}
+
+func (r *Receiver) begin(ctx context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
+	m, err := decodeBegin(payload)
+	if err != nil {
+		return nil, err
+	}
+	g, err := r.host.ReplicaFor(m.to, &m.desc)
+	if err != nil {
+		return nil, err
+	}
+	term, has := g.covers(m.raftTerm, m.pos)
+	if has || term > m.raftTerm {
+		return (&reply{term: term, success: has && term <= m.raftTerm}).encode(), nil
+	}
+	if err := r.slots.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	in, err := r.start(m, g)
+	if err != nil {
+		r.slots.Release(1)
+		return nil, err
+	}
+	in.expire = time.AfterFunc(transferIdle, func() { r.forget(m.id); r.drop(in) })
+	r.mu.Lock()
+	closed := r.closed
+	if !closed {
+		r.in[m.id] = in
+	}
+	r.mu.Unlock()
+	if closed {
+		r.drop(in)
+		return nil, raftnet.ErrClosed
+	}
+	return (&reply{term: term, send: true}).encode(), nil
+}
+
+// start opens the table file; its first entries remove whatever the replica held before.
+func (r *Receiver) start(m *beginMsg, g *Group) (*incoming, error) {
+	t, err := r.state.NewTable(fmt.Sprintf("snapshot-r%d-%x", m.rangeID, m.id))
+	if err != nil {
+		return nil, err
+	}
+	old := g.State()
+	for _, sp := range clearedSpans(&old.Desc, &m.desc) {
+		if err := t.DeleteRange(sp.Key, sp.EndKey); err != nil {
+			t.Discard()
+			return nil, err
+		}
+	}
+	return &incoming{begin: m, group: g, table: t}, nil
+}
+
+// clearedSpans returns, in order and without overlap, what a replica of old (RangeID 0: it
+// had no data) must give up before it takes the state of desc.
+func clearedSpans(old, desc *kv.RangeDescriptor) []keys.Span {
+	start, end := desc.Start, desc.End
+	if old.RangeID != 0 {
+		// Between the two may lie what the range gave up in a split that this replica never
+		// applied; no other replica here can hold it, since it would overlap this one.
+		if old.Start.Less(start) {
+			start = old.Start
+		}
+		if end.Less(old.End) {
+			end = old.End
+		}
+	}
+	data := DataSpans(start, end)
+	return []keys.Span{data[0], rangeLocalSpan(desc.RangeID), data[1]}
+}
+
+func (r *Receiver) get(id snapshotID) (*incoming, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	in := r.in[id]
+	if in == nil {
+		return nil, fmt.Errorf("group: snapshot %x is not under way here; begin it again", id)
+	}
+	return in, nil
+}
+
+func (r *Receiver) forget(id snapshotID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.in, id)
+}
+
+// drop ends a transfer, once.
+func (r *Receiver) drop(in *incoming) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	r.dropLocked(in)
+}
+
+func (r *Receiver) dropLocked(in *incoming) {
+	if in.over {
+		return
+	}
+	in.over = true
+	in.expire.Stop()
+	if !in.done {
+		_ = in.table.Finish() // closes the file; its content does not matter any more
+	}
+	in.table.Discard()
+	r.slots.Release(1)
+}
+
+func (r *Receiver) chunk(_ context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
+	m, err := decodeChunk(payload)
+	if err != nil {
+		return nil, err
+	}
+	in, err := r.get(m.id)
+	if err != nil {
+		return nil, err
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.over || m.seq != in.seq {
+		return nil, fmt.Errorf("group: snapshot %x: chunk %d came where %d was due (over: %t); begin it again", m.id, m.seq, in.seq, in.over)
+	}
+	err = eachPair(m.data, func(key, value []byte) error {
+		in.pairs++
+		return in.table.Set(key, value)
+	})
+	if err != nil {
+		r.forget(m.id)
+		r.dropLocked(in)
+		return nil, err
+	}
+	in.seq++
+	in.crc = crc32.Update(in.crc, castagnoli, m.data)
+	in.expire.Reset(transferIdle)
+	return (&reply{}).encode(), nil
+}
+
+func (r *Receiver) abort(_ context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
+	m, err := decodeEnd(payload)
+	if err != nil {
+		return nil, err
+	}
+	if in, err := r.get(m.id); err == nil {
+		r.forget(m.id)
+		r.drop(in)
+	}
+	return (&reply{}).encode(), nil
+}
+
+func (r *Receiver) end(_ context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
+	m, err := decodeEnd(payload)
+	if err != nil {
+		return nil, err
+	}
+	in, err := r.get(m.id)
+	if err != nil {
+		return nil, err
+	}
+	r.forget(m.id)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.over {
+		return nil, fmt.Errorf("group: snapshot %x is over", m.id)
+	}
+	defer r.dropLocked(in)
+	if m.chunks != in.seq || m.pairs != in.pairs || m.crc != in.crc {
+		return nil, fmt.Errorf("%w: snapshot %x came with %d chunks, %d pairs, checksum %08x; announced %d, %d, %08x",
+			ErrCorrupt, m.id, in.seq, in.pairs, in.crc, m.chunks, m.pairs, m.crc)
+	}
+	in.done = true
+	if err := in.table.Finish(); err != nil {
+		return nil, err
+	}
+	// Nobody else may hold these keys by now (S20).
+	if g, err := r.host.ReplicaFor(in.begin.to, &in.begin.desc); err != nil || g != in.group {
+		return nil, fmt.Errorf("group: the replica for snapshot %x has changed: %w", m.id, err)
+	}
+	term, ok, err := in.group.install(in.begin, func() error { return r.state.Ingest(in.table) })
+	if err != nil {
+		return nil, err
+	}
+	return (&reply{term: term, success: ok}).encode(), nil
+}
+
+// covers reports whether this replica durably has everything up to pos, and its raft term.
+// A log entry with pos's term says so: by raft's log matching, all before it are the same.
+func (g *Group) covers(_ uint64, pos Position) (term uint64, has bool) {
+	term, err := g.log.GetUint64(currentTermKey)
+	if err != nil {
+		return 0, false
+	}
+	if g.AppliedIndex() >= pos.Index {
+		return term, true
+	}
+	var e raft.Log
+	return term, g.log.GetLog(pos.Index, &e) == nil && e.Term == pos.Term
+}
+
+// install replaces the replica's state by a snapshot, while raft is stopped.
+//
+// An entry of the log at or beyond the snapshot's position can go only because it does not
+// match (covers): were it acknowledged, it would be the leader's, and match.
+func (g *Group) install(m *beginMsg, ingest func() error) (term uint64, ok bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return 0, false, raft.ErrRaftShutdown
+	}
+	before := g.fsm.snapshotState()
+	g.stopLocked()
+	defer func() {
+		if e := g.startLocked(); e != nil {
+			err = errors.Join(err, e)
+			ok = false
+			go g.fsm.fatal(fmt.Errorf("group: restarting range %d after a snapshot: %w", g.cfg.RangeID, e))
+		}
+	}()
+	term, has := g.covers(m.raftTerm, m.pos)
+	switch {
+	case term > m.raftTerm:
+		return term, false, nil // a stale leader
+	case has:
+		return term, true, nil // a late message, or the log caught up meanwhile
+	case term < m.raftTerm:
+		if err := g.log.SetUint64(currentTermKey, m.raftTerm); err != nil {
+			return term, false, err
+		}
+		term = m.raftTerm
+	}
+	if err := ingest(); err != nil {
+		return term, false, err
+	}
+	if err := g.fsm.load(g.cfg.State, g.cfg.RangeID); err != nil {
+		return term, false, err
+	}
+	if err := g.log.reset(m.pos); err != nil {
+		return term, false, err
+	}
+	st := g.fsm.snapshotState()
+	g.logger.Info("installed a snapshot", "index", m.pos.Index, "term", m.pos.Term, "before", before.Applied.Index)
+	if g.cfg.Events != nil {
+		g.cfg.Events.DescriptorApplied(st.Desc.Clone())
+		if !st.GCThreshold.IsEmpty() {
+			g.cfg.Events.GCThresholdApplied(st.GCThreshold)
+		}
+	}
+	return term, true, nil
+}

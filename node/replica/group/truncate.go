@@ -1,0 +1,108 @@
+package group
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/atolldb/atoll/node/keys"
+)
+
+const (
+	// keepEntries stay in the log behind the durable applied index: a follower that is a
+	// little behind a new leader needs no snapshot.
+	keepEntries = 256
+	// minTruncate is how many entries a truncation removes at least.
+	minTruncate = 256
+	// maxPinnedBytes is how much log a leader keeps for a follower that is behind; beyond it
+	// the follower needs a snapshot.
+	maxPinnedBytes = 64 << 20
+)
+
+// LogStatus describes a replica's log.
+type LogStatus struct {
+	First, Last uint64
+	Durable     uint64 // applied index that a flush of the state engine has made durable
+	Bytes       int64  // estimate
+}
+
+// DurableApplied returns the applied position that a crash can't take.
+func (g *Group) DurableApplied() (Position, error) {
+	b, ok, err := g.cfg.State.DurableGet(keys.RangeLocal(g.cfg.RangeID, appliedSuffix))
+	if err != nil || !ok {
+		return Position{}, err
+	}
+	w, _, err := decodeWords(b, 2)
+	if err != nil {
+		return Position{}, err
+	}
+	return Position{Index: w[0], Term: w[1]}, nil
+}
+
+// Truncatable reports whether the log is long enough to look at, without reading the disk,
+// and about how many bytes it has.
+func (g *Group) Truncatable() (bytes int64, worth bool) {
+	first, err1 := g.log.FirstIndex()
+	last, err2 := g.log.LastIndex()
+	if err1 != nil || err2 != nil || last == 0 || last-first < keepEntries+minTruncate {
+		return 0, false
+	}
+	return g.log.sizeEstimate(last - first + 1), true
+}
+
+// Truncate removes what nobody needs from the front of the log, up to the durable applied
+// index (S16), and returns what is left.
+func (g *Group) Truncate() (LogStatus, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	inst := g.inst.Load()
+	if g.closed || inst == nil {
+		return LogStatus{}, nil
+	}
+	var s LogStatus
+	var err error
+	if s.First, err = g.log.FirstIndex(); err != nil {
+		return s, err
+	}
+	if s.Last, err = g.log.LastIndex(); err != nil || s.Last == 0 {
+		return s, err
+	}
+	durable, err := g.DurableApplied()
+	if err != nil {
+		return s, err
+	}
+	s.Durable = durable.Index
+	s.Bytes = g.log.sizeEstimate(s.Last - s.First + 1)
+
+	upTo := durable.Index
+	if upTo < keepEntries {
+		return s, nil
+	}
+	upTo -= keepEntries
+	if inst.raft.State() == raft.Leader {
+		var ids []raft.ServerID
+		for _, sv := range inst.raft.GetConfiguration().Configuration().Servers {
+			if sv.ID != ServerID(g.cfg.Node, g.cfg.Replica) {
+				ids = append(ids, sv.ID)
+			}
+		}
+		snapshots, match := g.peers.pins(inst.raft.CurrentTerm(), ids)
+		upTo = min(upTo, snapshots)
+		if s.Bytes < maxPinnedBytes {
+			upTo = min(upTo, match)
+		}
+	}
+	if upTo < s.First+minTruncate {
+		return s, nil
+	}
+	var e raft.Log
+	if err := g.log.GetLog(upTo, &e); err != nil {
+		return s, fmt.Errorf("group: truncating the log of range %d at %d: %w", g.cfg.RangeID, upTo, err)
+	}
+	if err := g.log.truncate(Position{Index: upTo, Term: e.Term}); err != nil {
+		return s, err
+	}
+	s.First = upTo + 1
+	s.Bytes = g.log.sizeEstimate(s.Last - upTo)
+	return s, nil
+}
