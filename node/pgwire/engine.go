@@ -2,6 +2,7 @@ package pgwire
 
 import (
 	"context"
+	"time"
 
 	"github.com/atolldb/atoll/node/sql/types"
 )
@@ -43,12 +44,20 @@ type Session interface {
 	Prepare(ctx context.Context, st Statement, paramTypes []types.OID) (Prepared, error)
 	// Sync ends the implicit transaction, if one is open: commit, or roll back when failed.
 	Sync(ctx context.Context, failed bool) error
-	// Status is the transaction's state, for ReadyForQuery.
-	Status() TxnStatus
+	// State is what the protocol needs to know of the session between statements.
+	State() State
 	// Cancel interrupts what runs now (SQLSTATE 57014).
 	Cancel()
 	// Close rolls back what is open and drops what the session holds.
 	Close()
+}
+
+// State is a session's transaction status and the settings that shape values on the wire.
+type State struct {
+	Txn TxnStatus
+	Env *types.Env
+	// IdleTimeout is how long the client may stay silent in this state; 0 means for ever.
+	IdleTimeout time.Duration
 }
 
 // TxnStatus is ReadyForQuery's status byte.
@@ -92,8 +101,10 @@ type Portal interface {
 	// CopyDirection says whether running it is a COPY.
 	CopyDirection() CopyDirection
 	// Run sends at most maxRows rows (0: all) to out, and reports whether more may follow;
-	// then it can be called again. tag is the command tag once it is complete.
-	Run(ctx context.Context, out RowWriter, maxRows int64) (suspended bool, tag string, err error)
+	// then it can be called again. tag is the command tag once it is complete. last says that
+	// Sync follows: an implicit transaction is then committed before Run returns, so that it
+	// can be run again inside the server after a conflict (SAFETY S14).
+	Run(ctx context.Context, out RowWriter, maxRows int64, last bool) (suspended bool, tag string, err error)
 	// CopyIn runs a COPY FROM STDIN: data yields the client's CopyData payloads, then io.EOF.
 	CopyIn(ctx context.Context, data CopyReader) (tag string, err error)
 	// CopyOut runs a COPY TO STDOUT.
@@ -113,6 +124,9 @@ const (
 // RowWriter takes result rows; it has encoded the row when it returns. An error ends the statement.
 type RowWriter interface {
 	WriteRow(row []types.Datum) error
+	// Retract takes back all rows written since the portal began to run. It returns false
+	// when some have left for the client: then the statement can't be run again (SAFETY S14).
+	Retract() bool
 }
 
 // CopyReader yields CopyData payloads. Boundaries mean nothing. It returns io.EOF at CopyDone,
