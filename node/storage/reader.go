@@ -27,8 +27,9 @@ type Writer interface {
 	Set(key keys.Key, value []byte) error
 	// Delete removes an unversioned key.
 	Delete(key keys.Key) error
-	// SetVersion writes key's version at ts. REQUIRES: ts is not zero.
-	SetVersion(key keys.Key, ts hlc.Timestamp, value []byte) error
+	// SetVersion writes key's version at ts; what is stored is tag followed by value (so that
+	// the caller need not put them together). REQUIRES: ts is not zero.
+	SetVersion(key keys.Key, ts hlc.Timestamp, tag byte, value []byte) error
 	// DeleteVersion removes key's version at ts.
 	DeleteVersion(key keys.Key, ts hlc.Timestamp) error
 	// DeleteRange removes every key in [start, end), versions included.
@@ -252,21 +253,21 @@ func (b *Batch) NewIter(o IterOptions) (*Iterator, error) {
 
 // Set implements Writer.
 func (b *Batch) Set(key keys.Key, value []byte) error {
-	return b.set(key, hlc.Timestamp{}, value)
+	op := b.b.SetDeferred(len(key)+1, len(value))
+	EncodeKey(op.Key[:0], key)
+	copy(op.Value, value)
+	return op.Finish()
 }
 
 // SetVersion implements Writer.
-func (b *Batch) SetVersion(key keys.Key, ts hlc.Timestamp, value []byte) error {
+func (b *Batch) SetVersion(key keys.Key, ts hlc.Timestamp, tag byte, value []byte) error {
 	if err := checkVersion(key, ts); err != nil {
 		return err
 	}
-	return b.set(key, ts, value)
-}
-
-func (b *Batch) set(key keys.Key, ts hlc.Timestamp, value []byte) error {
-	op := b.b.SetDeferred(encodedLen(key, ts), len(value))
+	op := b.b.SetDeferred(encodedLen(key, ts), 1+len(value))
 	EncodeVersion(op.Key[:0], key, ts)
-	copy(op.Value, value)
+	op.Value[0] = tag
+	copy(op.Value[1:], value)
 	return op.Finish()
 }
 
