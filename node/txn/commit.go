@@ -1,0 +1,534 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/atolldb/atoll/node/hlc"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+)
+
+// Commit makes the transaction's writes visible, durable and final, all or none. After a
+// retryable error the caller calls Restart or Rollback; after an AmbiguousError the
+// transaction is over and nobody could say how; after any other error the caller calls
+// Rollback. Once the commit may have been sent, ctx no longer ends it.
+func (t *Txn) Commit(ctx context.Context) error {
+	if err := t.check(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !t.HasWrites() {
+		return t.commitReadOnly()
+	}
+	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	ts, err := t.commitWrites(cctx)
+	if err != nil {
+		if _, ambiguous := err.(*kv.AmbiguousError); ambiguous {
+			t.db.met.ambiguous.Inc()
+			t.state = unknown
+			t.db.hb.remove(t)
+		} else if errors.Is(err, context.DeadlineExceeded) {
+			err = &kv.UnavailableError{Waited: commitTimeout, Detail: "the commit was not sent in time"}
+		}
+		return err
+	}
+	return t.finish(ts)
+}
+
+// commitReadOnly ends a transaction that wrote nothing: what it read was true at its read
+// timestamp, wherever its write timestamp was pushed.
+func (t *Txn) commitReadOnly() error {
+	t.db.met.readOnly.Inc()
+	ts := t.txn.ReadTimestamp
+	t.state = committed
+	t.release(nil)
+	if t.opts.ReadTimestamp.IsEmpty() {
+		return t.finish(ts)
+	}
+	t.commitTS = ts
+	return nil
+}
+
+// finish waits out a commit timestamp that is ahead of the clock (S1), so that who begins
+// after the answer, on any node, has a later timestamp.
+func (t *Txn) finish(ts hlc.Timestamp) error {
+	t.state, t.commitTS = committed, ts
+	t.db.hb.remove(t)
+	if now := t.db.clock.Now(); ts.LessEq(now) {
+		return nil
+	}
+	t.db.met.commitWaits.Inc()
+	start := time.Now()
+	for !ts.LessEq(t.db.clock.Now()) {
+		if time.Since(start) > commitTimeout {
+			return &kv.AmbiguousError{Detail: fmt.Sprintf("committed at %s, which this node's clock does not reach; check the clocks", ts)}
+		}
+		// The clock may also be forwarded by a message: look again soon.
+		ahead := time.Duration(ts.WallNanos - t.db.clock.PhysicalNow().UnixNano())
+		time.Sleep(min(max(ahead, time.Microsecond), 5*time.Millisecond))
+	}
+	return nil
+}
+
+// commitWrites chooses the way and returns the commit timestamp.
+func (t *Txn) commitWrites(ctx context.Context) (hlc.Timestamp, error) {
+	for try := 0; try < maxMoves; try++ {
+		if err := t.prepareTimestamp(ctx); err != nil {
+			return hlc.Timestamp{}, err
+		}
+		plan, err := t.plan(ctx)
+		if err != nil {
+			return hlc.Timestamp{}, t.fail(ctx, err)
+		}
+		var ts hlc.Timestamp
+		switch {
+		case plan.onePhase:
+			ts, err = t.commitOnePhase(ctx, plan)
+		case plan.parallel:
+			return t.commitParallel(ctx, plan)
+		default:
+			return t.commitExplicit(ctx, plan.reqs)
+		}
+		switch e := err.(type) {
+		case nil:
+			t.db.met.onePhase.Inc()
+			return ts, nil
+		case *kv.AmbiguousError:
+			return ts, err
+		case *kv.OnePhaseError:
+			if try > 3 {
+				t.explicit = true
+			}
+		case *kv.RetryError:
+			if e.Reason != kv.RetrySerializable || plan.allReadsHere {
+				return ts, t.fail(ctx, err)
+			}
+			t.explicit = true // intents first, to learn the timestamp
+		case *kv.WriteTooOldError:
+			if t.txn.Isolation == kv.ReadCommitted {
+				t.forwardWrite(e.Actual.Next())
+			} else if err := t.move(ctx, err, try); err != nil {
+				return ts, err
+			}
+		default:
+			if err := t.move(ctx, err, try); err != nil {
+				return ts, err
+			}
+		}
+	}
+	return hlc.Timestamp{}, t.fail(ctx, &kv.RetryError{Reason: kv.RetryWriteTooOld, Detail: "the commit timestamp moved too often"})
+}
+
+// prepareTimestamp brings the read timestamp up to the write timestamp where the level
+// asks for it, and moves both to the present where that costs nothing: the later a write
+// lands, the fewer reads are above it.
+func (t *Txn) prepareTimestamp(ctx context.Context) error {
+	free := t.txn.Isolation != kv.Serializable
+	if !free {
+		spans, _ := t.uncovered(nil)
+		free = len(spans) == 0
+	}
+	if free {
+		if now := t.db.clock.Now(); t.deadline.IsEmpty() || now.Less(t.deadline) {
+			if t.txn.Isolation == kv.Serializable {
+				if err := t.moveTo(ctx, now.Max(t.txn.WriteTimestamp)); err != nil {
+					return err
+				}
+			} else {
+				t.forwardWrite(now)
+			}
+		}
+	}
+	if !t.deadline.IsEmpty() && !t.txn.WriteTimestamp.Less(t.deadline) {
+		return t.fail(ctx, &kv.RetryError{Reason: kv.RetryCommitDeadline, Detail: fmt.Sprintf(
+			"the commit timestamp %s is not below the deadline %s", t.txn.WriteTimestamp, t.deadline)})
+	}
+	return nil
+}
+
+// commitPlan is how a commit is sent.
+type commitPlan struct {
+	reqs         []kv.Request // the writes, in key order
+	bytes        int
+	bounds       keys.Span // of the range that holds the record
+	onePhase     bool
+	parallel     bool
+	allReadsHere bool
+	readSpans    []keys.Span
+}
+
+func (t *Txn) plan(ctx context.Context) (*commitPlan, error) {
+	p := &commitPlan{}
+	p.reqs, p.bytes = t.puts(false)
+	if t.explicit || len(p.reqs) == 0 {
+		return p, nil
+	}
+	small := p.bytes <= PieceLimit
+	noIntents := !t.everFlushed && !t.db.hb.sent(t)
+	first := p.reqs[0].(*kv.PutRequest).Key
+	anchor := t.txn.Key
+	if noIntents || len(anchor) == 0 {
+		anchor = first
+	}
+	var err error
+	if p.bounds, err = t.db.boundsOf(ctx, anchor); err != nil {
+		return nil, err
+	}
+	last := p.reqs[len(p.reqs)-1].(*kv.PutRequest).Key
+	oneRange := within(p.bounds, keys.Span{Key: first}) && within(p.bounds, keys.Span{Key: last})
+	if small && noIntents && oneRange {
+		p.onePhase = true
+		p.readSpans, p.allReadsHere = t.readsIn(p.bounds)
+		if t.txn.Isolation == kv.Serializable && !p.allReadsHere && t.txn.ReadTimestamp.Less(t.txn.WriteTimestamp) {
+			if err := t.moveTo(ctx, t.txn.WriteTimestamp); err != nil {
+				return nil, err
+			}
+		}
+		return p, nil
+	}
+	// READ COMMITTED has no business failing at commit: it goes the slow way, where a
+	// pushed timestamp does no harm.
+	p.parallel = small && len(p.reqs) <= MaxInFlight && t.txn.Isolation != kv.ReadCommitted
+	if len(t.txn.Key) > 0 && p.parallel {
+		p.bounds, err = t.db.boundsOf(ctx, t.txn.Key)
+	}
+	return p, err
+}
+
+// readsIn returns the read spans that a move of the commit timestamp would have to
+// refresh, and whether all of them lie in bounds.
+func (t *Txn) readsIn(bounds keys.Span) ([]keys.Span, bool) {
+	if t.txn.Isolation != kv.Serializable {
+		return nil, true
+	}
+	spans, _ := t.uncovered(nil)
+	if len(spans) > MaxInFlight {
+		return nil, false
+	}
+	for _, s := range spans {
+		if !within(bounds, s) {
+			return nil, false
+		}
+	}
+	return spans, true
+}
+
+// commitOnePhase sends one batch that commits without intents. No error but an
+// AmbiguousError leaves doubt: nothing was done.
+func (t *Txn) commitOnePhase(ctx context.Context, plan *commitPlan) (hlc.Timestamp, error) {
+	p := t.proto(t.seq)
+	if len(p.Key) == 0 || !within(plan.bounds, keys.Span{Key: p.Key}) {
+		// The anchor's locks, if any, lie elsewhere; there is no record that would have to
+		// stay with them.
+		c := *p
+		c.Key = plan.reqs[0].(*kv.PutRequest).Key
+		p = &c
+	}
+	end := &kv.EndTxnRequest{
+		Commit: true, CanCommitInOnePhase: true, AllReadsHere: plan.allReadsHere, ReadSpans: plan.readSpans,
+		LockSpans: t.locks.list, Deadline: t.deadline,
+	}
+	br, err := t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: p}, Requests: append(plan.reqs, end)})
+	if err != nil {
+		return hlc.Timestamp{}, err
+	}
+	resp, ok := br.Responses[len(br.Responses)-1].(*kv.EndTxnResponse)
+	if !ok || resp.CommitTimestamp.IsEmpty() {
+		return hlc.Timestamp{}, &kv.AmbiguousError{Detail: fmt.Sprintf("a commit was answered with %#v", br.Responses[len(br.Responses)-1])}
+	}
+	t.resolveElsewhere(p, plan.bounds, resp.CommitTimestamp, false)
+	return resp.CommitTimestamp, nil
+}
+
+// resolveElsewhere resolves, in the background, the intents and locks of a committed
+// transaction that lie outside the range of its record, which resolved its own at once.
+func (t *Txn) resolveElsewhere(p *kv.Txn, bounds keys.Span, ts hlc.Timestamp, makeExplicit bool) {
+	var rest []keys.Span
+	for _, s := range t.locks.list {
+		if !within(bounds, s) {
+			rest = append(rest, s)
+		}
+	}
+	if len(rest) == 0 && !makeExplicit {
+		return
+	}
+	c := *p
+	c.Status = kv.TxnCommitted
+	c.WriteTimestamp = ts
+	all := append([]keys.Span(nil), t.locks.list...)
+	t.db.background(func(ctx context.Context) {
+		if makeExplicit {
+			e := c
+			e.Status = kv.TxnPending
+			e.ReadTimestamp.Forward(ts)
+			if _, err := t.db.sender.Send(ctx, &kv.BatchRequest{
+				Header:   kv.Header{Txn: &e},
+				Requests: []kv.Request{&kv.EndTxnRequest{Commit: true, LockSpans: all}},
+			}); err != nil {
+				// Somebody else recovers the transaction when needed.
+				t.db.met.droppedCleanups.Inc()
+				return
+			}
+		}
+		t.db.resolve(ctx, &c, kv.TxnCommitted, rest)
+	})
+}
+
+// commitExplicit writes intents first and the record when all of them are there.
+func (t *Txn) commitExplicit(ctx context.Context, reqs []kv.Request) (hlc.Timestamp, error) {
+	if err := t.sendIntents(ctx, reqs); err != nil {
+		return hlc.Timestamp{}, err
+	}
+	for try := 0; ; try++ {
+		if t.txn.Isolation == kv.Serializable {
+			// The conditions have been checked and the intents guard their keys: what they
+			// cover needs no refresh here either.
+			if err := t.moveTo(ctx, t.txn.WriteTimestamp); err != nil {
+				return hlc.Timestamp{}, err
+			}
+		}
+		if !t.deadline.IsEmpty() && !t.txn.WriteTimestamp.Less(t.deadline) {
+			return hlc.Timestamp{}, t.fail(ctx, &kv.RetryError{Reason: kv.RetryCommitDeadline, Detail: fmt.Sprintf(
+				"the commit timestamp %s is not below the deadline %s", t.txn.WriteTimestamp, t.deadline)})
+		}
+		p := *t.proto(t.seq)
+		p.LastHeartbeat = t.db.clock.Now()
+		br, err := t.db.sender.Send(ctx, &kv.BatchRequest{
+			Header:   kv.Header{Txn: &p},
+			Requests: []kv.Request{&kv.EndTxnRequest{Commit: true, LockSpans: t.locks.list, Deadline: t.deadline}},
+		})
+		if err == nil {
+			resp, ok := br.Responses[0].(*kv.EndTxnResponse)
+			if !ok || resp.CommitTimestamp.IsEmpty() {
+				return hlc.Timestamp{}, &kv.AmbiguousError{Detail: fmt.Sprintf("a commit was answered with %#v", br.Responses[0])}
+			}
+			t.db.met.explicit.Inc()
+			bounds, berr := t.db.boundsOf(ctx, p.Key)
+			if berr != nil {
+				bounds = keys.Span{Key: p.Key, EndKey: p.Key.Next()}
+			}
+			t.resolveElsewhere(&p, bounds, resp.CommitTimestamp, false)
+			return resp.CommitTimestamp, nil
+		}
+		if _, ambiguous := err.(*kv.AmbiguousError); ambiguous {
+			return t.settleExplicit(ctx, &p, err)
+		}
+		pushed := false
+		switch e := err.(type) {
+		case *kv.WriteTooOldError:
+			t.forwardWrite(e.Actual.Next())
+			pushed = true
+		case *kv.RetryError:
+			pushed = e.Reason == kv.RetrySerializable
+		}
+		if !pushed || try >= 10 {
+			return hlc.Timestamp{}, t.fail(ctx, err)
+		}
+		// The record was pushed: learn how far, and refresh up to there.
+		now, err := t.db.heartbeat(ctx, &p)
+		if err != nil {
+			return hlc.Timestamp{}, t.fail(ctx, err)
+		}
+		t.learn(now)
+	}
+}
+
+// settleExplicit looks at the record after an explicit commit of unknown outcome.
+func (t *Txn) settleExplicit(ctx context.Context, p *kv.Txn, cause error) (hlc.Timestamp, error) {
+	switch rec, err := t.db.record(ctx, p); {
+	case err != nil || rec == nil:
+		return hlc.Timestamp{}, cause
+	case rec.Status == kv.TxnCommitted:
+		return rec.WriteTimestamp, nil
+	case rec.Status == kv.TxnAborted:
+		return hlc.Timestamp{}, t.fail(ctx, &kv.AbortedError{Reason: "somebody aborted the transaction"})
+	}
+	return hlc.Timestamp{}, cause
+}
+
+// record reads the transaction's record; nil if there is none.
+func (db *DB) record(ctx context.Context, p *kv.Txn) (*kv.Txn, error) {
+	br, err := db.sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{&kv.QueryTxnRequest{Key: p.Key, ID: p.ID}}})
+	if err != nil {
+		return nil, err
+	}
+	resp, ok := br.Responses[0].(*kv.QueryTxnResponse)
+	if !ok {
+		return nil, wrongAnswer(&kv.QueryTxnRequest{}, br.Responses[0])
+	}
+	return resp.Txn, nil
+}
+
+// commitParallel sends the writes and the STAGING record at the same time (S11).
+func (t *Txn) commitParallel(ctx context.Context, plan *commitPlan) (hlc.Timestamp, error) {
+	if len(t.txn.Key) == 0 {
+		t.txn.Key = plan.reqs[0].(*kv.PutRequest).Key
+		t.changed()
+		if err := t.ensureRecord(ctx); err != nil {
+			return hlc.Timestamp{}, err
+		}
+	}
+	if t.txn.Isolation == kv.Serializable {
+		if err := t.moveTo(ctx, t.txn.WriteTimestamp); err != nil {
+			return hlc.Timestamp{}, err
+		}
+	}
+	inFlight := make([]kv.InFlightWrite, len(plan.reqs))
+	var here, elsewhere []kv.Request
+	for i, req := range plan.reqs {
+		put := req.(*kv.PutRequest)
+		inFlight[i] = kv.InFlightWrite{Key: put.Key, Seq: put.Seq, Epoch: t.txn.Epoch}
+		t.locks.add(keys.Span{Key: put.Key}, maxLockBytes, maxLockSpans)
+		t.flushedSeq, t.everFlushed = max(t.flushedSeq, put.Seq), true
+		if within(plan.bounds, keys.Span{Key: put.Key}) {
+			here = append(here, req)
+		} else {
+			elsewhere = append(elsewhere, req)
+		}
+	}
+	t.explicit = true // whatever comes of this try, the next one goes the slow way
+	p := *t.proto(t.seq)
+	p.LastHeartbeat = t.db.clock.Now()
+	end := &kv.EndTxnRequest{Commit: true, InFlight: inFlight, LockSpans: t.locks.list, Deadline: t.deadline}
+	var (
+		wg       sync.WaitGroup
+		otherRes *kv.BatchResponse
+		otherErr error
+	)
+	if len(elsewhere) > 0 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			otherRes, otherErr = t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: &p}, Requests: elsewhere})
+		}()
+	}
+	res, err := t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: &p}, Requests: append(here, end)})
+	wg.Wait()
+	if err == nil && otherErr == nil {
+		if ts, ok := staged(res, otherRes); ok {
+			t.db.met.parallel.Inc()
+			t.resolveElsewhere(&p, plan.bounds, ts, true)
+			return ts, nil
+		}
+	}
+	return t.recover(ctx, &p, inFlight, err, otherErr)
+}
+
+// staged reports whether all writes lie at or below the staging timestamp, which makes
+// the transaction committed there.
+func staged(res, other *kv.BatchResponse) (hlc.Timestamp, bool) {
+	end, ok := res.Responses[len(res.Responses)-1].(*kv.EndTxnResponse)
+	if !ok || end.CommitTimestamp.IsEmpty() {
+		return hlc.Timestamp{}, false
+	}
+	for _, br := range []*kv.BatchResponse{res, other} {
+		if br != nil && br.Txn != nil && end.CommitTimestamp.Less(br.Txn.WriteTimestamp) {
+			return hlc.Timestamp{}, false
+		}
+	}
+	return end.CommitTimestamp, true
+}
+
+// recover finds the outcome of a parallel commit that did not go through. From when the
+// STAGING record may have been sent, anybody may decide; the coordinator asks like
+// everybody else, and neither refreshes nor stages again (S11).
+func (t *Txn) recover(ctx context.Context, p *kv.Txn, inFlight []kv.InFlightWrite, endErr, otherErr error) (hlc.Timestamp, error) {
+	t.db.met.recoveries.Inc()
+	_, endUnknown := endErr.(*kv.AmbiguousError)
+	_, otherUnknown := otherErr.(*kv.AmbiguousError)
+	// Without any error a write seems to have landed too high; only the record can tell.
+	inDoubt := endUnknown || otherUnknown || (endErr == nil && otherErr == nil)
+	unknownErr := &kv.AmbiguousError{Detail: "the outcome of a parallel commit was not found in time"}
+	for _, e := range []error{endErr, otherErr} {
+		if e != nil {
+			unknownErr.Detail += ": " + e.Error()
+			break
+		}
+	}
+	rec, err := t.db.record(ctx, p)
+	if err == nil && rec != nil && rec.Status == kv.TxnStaging && rec.Epoch == p.Epoch {
+		rec, err = t.db.recoverStaging(ctx, p, rec, inFlight)
+	}
+	switch {
+	case err == nil && rec != nil && rec.Status == kv.TxnCommitted:
+		bounds, berr := t.db.boundsOf(ctx, p.Key)
+		if berr != nil {
+			bounds = keys.Span{Key: p.Key, EndKey: p.Key.Next()}
+		}
+		t.resolveElsewhere(p, bounds, rec.WriteTimestamp, false)
+		return rec.WriteTimestamp, nil
+	case err == nil && rec != nil && rec.Status == kv.TxnAborted:
+		// Decided.
+	case inDoubt:
+		return hlc.Timestamp{}, unknownErr
+	}
+	// A write failed for good, or landed above the staging timestamp: nobody can find this
+	// epoch committed.
+	return hlc.Timestamp{}, t.parallelFailed(ctx, endErr, otherErr)
+}
+
+// parallelFailed makes the caller's error of a parallel commit that is known to have
+// failed. The transaction's ID is not used again.
+func (t *Txn) parallelFailed(ctx context.Context, errs ...error) error {
+	var worst error
+	for _, err := range errs {
+		switch err.(type) {
+		case nil, *kv.AmbiguousError:
+		case *kv.WriteTooOldError, *kv.UncertaintyError, *kv.RetryError:
+			if worst == nil {
+				worst = err
+			}
+		default:
+			return t.fail(ctx, err)
+		}
+	}
+	if worst == nil {
+		worst = &kv.RetryError{Reason: kv.RetrySerializable, Detail: "a read moved a write above the commit timestamp"}
+	}
+	err := t.fail(ctx, worst)
+	id := t.txn.ID
+	t.abortedID.Store(&id) // Restart takes a new ID
+	return err
+}
+
+// recoverStaging decides a STAGING transaction: every write that is not there is made
+// impossible first (S11).
+func (db *DB) recoverStaging(ctx context.Context, p, rec *kv.Txn, inFlight []kv.InFlightWrite) (*kv.Txn, error) {
+	meta := rec.TxnMeta
+	reqs := make([]kv.Request, len(inFlight))
+	for i, w := range inFlight {
+		m := meta
+		m.Seq, m.Epoch = w.Seq, w.Epoch
+		reqs[i] = &kv.QueryIntentRequest{Key: w.Key, Txn: m}
+	}
+	br, err := db.sender.Send(ctx, &kv.BatchRequest{Requests: reqs})
+	if err != nil {
+		return nil, err
+	}
+	all := true
+	for _, resp := range br.Responses {
+		q, ok := resp.(*kv.QueryIntentResponse)
+		if !ok {
+			return nil, wrongAnswer(reqs[0], resp)
+		}
+		all = all && q.Found
+	}
+	br, err = db.sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{
+		&kv.RecoverTxnRequest{Key: p.Key, Txn: rec.TxnMeta, AllWritten: all},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	resp, ok := br.Responses[0].(*kv.RecoverTxnResponse)
+	if !ok {
+		return nil, wrongAnswer(&kv.RecoverTxnRequest{}, br.Responses[0])
+	}
+	return &resp.Txn, nil
+}

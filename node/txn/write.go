@@ -1,0 +1,138 @@
+package txn
+
+import (
+	"context"
+
+	"github.com/atolldb/atoll/node/hlc"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+)
+
+// Put buffers a write. The condition is checked when the write lands (S26), except for what
+// the transaction's own writes decide at once: a key that it wrote already is not absent.
+func (t *Txn) Put(ctx context.Context, key keys.Key, value []byte, cond kv.Condition) error {
+	return t.write(ctx, key, version{value: value}, cond)
+}
+
+// Delete buffers a tombstone.
+func (t *Txn) Delete(ctx context.Context, key keys.Key, cond kv.Condition) error {
+	return t.write(ctx, key, version{delete: true}, cond)
+}
+
+func (t *Txn) write(ctx context.Context, key keys.Key, v version, cond kv.Condition) error {
+	if err := t.check(); err != nil {
+		return err
+	}
+	if t.opts.ReadOnly {
+		return &kv.InvalidRequestError{Detail: "write in a read-only transaction"}
+	}
+	if len(key) == 0 || len(key)+len(v.value) > PieceLimit-versionOverhead {
+		return &kv.InvalidRequestError{Detail: "the key is empty, or key and value have more than 1 MiB; store large values in parts"}
+	}
+	if cond.MustBeAbsent {
+		if b := t.buf.get(key); b != nil && !b.dead && !b.newest().delete {
+			return &kv.ConditionFailedError{Key: key, Actual: b.newest().value}
+		}
+	}
+	t.seq++
+	v.seq = t.seq
+	t.buf.put(key, v, cond)
+	if t.buf.bytes > t.db.limit {
+		return t.flush(ctx)
+	}
+	return nil
+}
+
+// flush sends the whole buffer as intents and empties it.
+func (t *Txn) flush(ctx context.Context) error {
+	if t.buf.empty() {
+		return nil
+	}
+	t.db.met.flushes.Inc()
+	reqs, _ := t.puts(true)
+	if err := t.sendIntents(ctx, reqs); err != nil {
+		return err
+	}
+	t.buf.reset()
+	return nil
+}
+
+// puts returns the buffered writes as requests in key order, and their bytes: all of a
+// key's writes with their numbers if all, otherwise the newest one of each key.
+func (t *Txn) puts(all bool) (reqs []kv.Request, bytes int) {
+	list := t.buf.inOrder()
+	backing := make([]kv.PutRequest, 0, len(list))
+	add := func(b *bufferedKey, v *version, cond kv.Condition) {
+		if len(backing) == cap(backing) {
+			backing = make([]kv.PutRequest, 0, len(list))
+		}
+		backing = append(backing, kv.PutRequest{Key: b.key, Value: v.value, Delete: v.delete, Seq: v.seq, Cond: cond})
+		reqs = append(reqs, &backing[len(backing)-1])
+		bytes += len(b.key) + len(v.value) + versionOverhead
+	}
+	reqs = make([]kv.Request, 0, len(list)+1)
+	for _, b := range list {
+		switch {
+		case b.dead:
+		case !all:
+			add(b, b.newest(), b.cond)
+		default:
+			add(b, &b.first, b.cond)
+			for i := range b.more {
+				add(b, &b.more[i], kv.Condition{})
+			}
+		}
+	}
+	return reqs, bytes
+}
+
+// sendIntents writes intents, in pieces of at most PieceLimit bytes.
+func (t *Txn) sendIntents(ctx context.Context, reqs []kv.Request) error {
+	for len(reqs) > 0 {
+		n, bytes := 0, 0
+		for n < len(reqs) {
+			put := reqs[n].(*kv.PutRequest)
+			size := len(put.Key) + len(put.Value) + versionOverhead
+			if n > 0 && bytes+size > PieceLimit {
+				break
+			}
+			bytes += size
+			n++
+			// Before it is sent: an intent may be there even if the answer is an error.
+			t.flushedSeq, t.everFlushed = max(t.flushedSeq, put.Seq), true
+			if err := t.lockAt(ctx, keys.Span{Key: put.Key}); err != nil {
+				return err
+			}
+		}
+		if err := t.sendWrites(ctx, reqs[:n]); err != nil {
+			return err
+		}
+		reqs = reqs[n:]
+	}
+	return nil
+}
+
+// sendWrites sends one batch of intents, moving the timestamp as needed.
+func (t *Txn) sendWrites(ctx context.Context, reqs []kv.Request) error {
+	for moves := 0; ; moves++ {
+		br, err := t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: t.proto(t.seq)}, Requests: reqs})
+		if err == nil {
+			t.learn(br.Txn)
+			return nil
+		}
+		if old, ok := err.(*kv.WriteTooOldError); ok && moves < maxMoves && t.txn.Isolation == kv.ReadCommitted {
+			// A blind write in READ COMMITTED goes above what is there.
+			t.forwardWrite(old.Actual.Next())
+			continue
+		}
+		if err := t.move(ctx, err, moves); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *Txn) forwardWrite(to hlc.Timestamp) {
+	if t.txn.WriteTimestamp.Forward(to) {
+		t.changed()
+	}
+}
