@@ -1,0 +1,365 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/atolldb/atoll/node/keys"
+)
+
+// wireVersion is the first byte of every record and message of this package; the rest is in
+// protobuf wire format, unknown fields are skipped.
+const wireVersion = 1
+
+// ErrCorrupt marks bytes from disk or network that are no record or message.
+var ErrCorrupt = errors.New("cluster: corrupt encoding")
+
+// maxNodes bounds a plan's members and a directory.
+const maxNodes = 4096
+
+// NodeState says what a node takes part in.
+type NodeState uint8
+
+const (
+	Live           NodeState = iota
+	Draining                 // gives its leases away and takes none
+	Decommissioned           // for good; its ID is never used again (SAFETY S18)
+)
+
+// String names the state.
+func (s NodeState) String() string {
+	switch s {
+	case Live:
+		return "live"
+	case Draining:
+		return "draining"
+	case Decommissioned:
+		return "decommissioned"
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// NodeInfo is a node's entry in the directory.
+type NodeInfo struct {
+	ID       keys.NodeID
+	Version  int64 // the higher one wins
+	Addr     string
+	SQLAddr  string
+	HTTPAddr string
+	Region   string
+	Zone     string
+	State    NodeState
+}
+
+func (n *NodeInfo) append(b []byte) []byte {
+	b = appendUint(b, 1, uint64(n.ID))
+	b = appendUint(b, 2, uint64(n.Version))
+	b = appendString(b, 3, n.Addr)
+	b = appendString(b, 4, n.SQLAddr)
+	b = appendString(b, 5, n.HTTPAddr)
+	b = appendString(b, 6, n.Region)
+	b = appendString(b, 7, n.Zone)
+	return appendUint(b, 8, uint64(n.State))
+}
+
+// Encode returns the entry as the directory's system key holds it.
+func (n *NodeInfo) Encode() []byte { return n.append([]byte{wireVersion}) }
+
+// DecodeNodeInfo parses what Encode wrote.
+func DecodeNodeInfo(b []byte) (NodeInfo, error) {
+	b, err := body(b)
+	if err != nil {
+		return NodeInfo{}, err
+	}
+	return nodeInfo(b)
+}
+
+func nodeInfo(b []byte) (NodeInfo, error) {
+	var n NodeInfo
+	err := fields(b, func(num protowire.Number, v uint64, data []byte) error {
+		switch num {
+		case 1:
+			n.ID = keys.NodeID(v)
+		case 2:
+			n.Version = int64(v)
+		case 3:
+			n.Addr = string(data)
+		case 4:
+			n.SQLAddr = string(data)
+		case 5:
+			n.HTTPAddr = string(data)
+		case 6:
+			n.Region = string(data)
+		case 7:
+			n.Zone = string(data)
+		case 8:
+			n.State = NodeState(v)
+		}
+		return nil
+	})
+	return n, err
+}
+
+func (id Identity) encode() []byte {
+	b := appendString([]byte{wireVersion}, 1, id.ClusterID)
+	return appendUint(b, 2, uint64(id.Node))
+}
+
+func decodeIdentity(b []byte) (Identity, error) {
+	var id Identity
+	b, err := body(b)
+	if err == nil {
+		err = fields(b, func(num protowire.Number, v uint64, data []byte) error {
+			switch num {
+			case 1:
+				id.ClusterID = string(data)
+			case 2:
+				id.Node = keys.NodeID(v)
+			}
+			return nil
+		})
+	}
+	if err == nil && (id.ClusterID == "" || id.Node <= 0) {
+		err = fmt.Errorf("%w: identity %+v", ErrCorrupt, id)
+	}
+	return id, err
+}
+
+// Plan is what a cluster is founded from: the first ranges depend on nothing else.
+type Plan struct {
+	ClusterID string
+	CreatedAt int64 // Unix nanoseconds, from the clock of whoever ran init
+	Members   []NodeInfo
+}
+
+func (p *Plan) append(b []byte) []byte {
+	b = appendString(b, 1, p.ClusterID)
+	b = appendUint(b, 2, uint64(p.CreatedAt))
+	for i := range p.Members {
+		b = appendBytes(b, 3, p.Members[i].append(nil))
+	}
+	return b
+}
+
+func decodePlan(b []byte) (Plan, error) {
+	var p Plan
+	err := fields(b, func(num protowire.Number, v uint64, data []byte) error {
+		switch num {
+		case 1:
+			p.ClusterID = string(data)
+		case 2:
+			p.CreatedAt = int64(v)
+		case 3:
+			n, err := nodeInfo(data)
+			if err != nil {
+				return err
+			}
+			if len(p.Members) == maxNodes {
+				return fmt.Errorf("%w: more than %d members", ErrCorrupt, maxNodes)
+			}
+			p.Members = append(p.Members, n)
+		}
+		return nil
+	})
+	if err == nil {
+		err = p.validate()
+	}
+	return p, err
+}
+
+// proposal is a plan with the receiver's place in it; also the record of its acceptance.
+type proposal struct {
+	Plan Plan
+	Self keys.NodeID
+}
+
+func (p *proposal) encode() []byte {
+	b := appendBytes([]byte{wireVersion}, 1, p.Plan.append(nil))
+	return appendUint(b, 2, uint64(p.Self))
+}
+
+func decodeProposal(b []byte) (*proposal, error) {
+	p := &proposal{}
+	b, err := body(b)
+	if err == nil {
+		err = fields(b, func(num protowire.Number, v uint64, data []byte) (err error) {
+			switch num {
+			case 1:
+				p.Plan, err = decodePlan(data)
+			case 2:
+				p.Self = keys.NodeID(v)
+			}
+			return err
+		})
+	}
+	if err == nil {
+		if _, ok := p.Plan.member(p.Self); !ok {
+			err = fmt.Errorf("%w: plan without member %d", ErrCorrupt, p.Self)
+		}
+	}
+	return p, err
+}
+
+// status is a node's answer to init's question.
+type status struct {
+	Info     NodeInfo // as the node describes itself; ID only once it has one
+	Identity *Identity
+	Plan     *Plan // accepted
+}
+
+func (s *status) encode() []byte {
+	b := appendBytes([]byte{wireVersion}, 1, s.Info.append(nil))
+	if s.Identity != nil {
+		b = appendBytes(b, 2, s.Identity.encode())
+	}
+	if s.Plan != nil {
+		b = appendBytes(b, 3, s.Plan.append(nil))
+	}
+	return b
+}
+
+func decodeStatus(b []byte) (*status, error) {
+	s := &status{}
+	b, err := body(b)
+	if err == nil {
+		err = fields(b, func(num protowire.Number, _ uint64, data []byte) (err error) {
+			switch num {
+			case 1:
+				s.Info, err = nodeInfo(data)
+			case 2:
+				var id Identity
+				id, err = decodeIdentity(data)
+				s.Identity = &id
+			case 3:
+				var p Plan
+				p, err = decodePlan(data)
+				s.Plan = &p
+			}
+			return err
+		})
+	}
+	return s, err
+}
+
+// admission is the answer to a node that joins.
+type admission struct {
+	Identity  Identity
+	Directory []NodeInfo
+}
+
+func (a *admission) encode() []byte {
+	b := appendBytes([]byte{wireVersion}, 1, a.Identity.encode())
+	for i := range a.Directory {
+		b = appendBytes(b, 2, a.Directory[i].append(nil))
+	}
+	return b
+}
+
+func decodeAdmission(b []byte) (*admission, error) {
+	a := &admission{}
+	b, err := body(b)
+	if err == nil {
+		err = fields(b, func(num protowire.Number, _ uint64, data []byte) (err error) {
+			switch num {
+			case 1:
+				a.Identity, err = decodeIdentity(data)
+			case 2:
+				var n NodeInfo
+				if n, err = nodeInfo(data); err == nil && len(a.Directory) < maxNodes {
+					a.Directory = append(a.Directory, n)
+				}
+			}
+			return err
+		})
+	}
+	if err == nil && a.Identity.Node <= 0 {
+		err = fmt.Errorf("%w: admission without identity", ErrCorrupt)
+	}
+	return a, err
+}
+
+func encodeInfos(infos []NodeInfo) []byte {
+	b := []byte{wireVersion}
+	for i := range infos {
+		b = appendBytes(b, 1, infos[i].append(nil))
+	}
+	return b
+}
+
+func decodeInfos(b []byte) (infos []NodeInfo, err error) {
+	if b, err = body(b); err != nil {
+		return nil, err
+	}
+	err = fields(b, func(num protowire.Number, _ uint64, data []byte) error {
+		if num != 1 {
+			return nil
+		}
+		n, err := nodeInfo(data)
+		if err == nil && len(infos) == maxNodes {
+			err = fmt.Errorf("%w: more than %d nodes", ErrCorrupt, maxNodes)
+		}
+		infos = append(infos, n)
+		return err
+	})
+	return infos, err
+}
+
+func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v)
+}
+
+func appendString(b []byte, num protowire.Number, v string) []byte {
+	if v == "" {
+		return b
+	}
+	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), v)
+}
+
+func appendUint(b []byte, num protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
+}
+
+// body strips the version.
+func body(b []byte) ([]byte, error) {
+	if len(b) == 0 || b[0] != wireVersion {
+		return nil, fmt.Errorf("%w: %x... has not version %d; a newer binary wrote it, or it is damaged", ErrCorrupt, b[:min(len(b), 4)], wireVersion)
+	}
+	return b[1:], nil
+}
+
+// fields calls fn for every varint (v) and length-delimited (data) field.
+func fields(b []byte, fn func(num protowire.Number, v uint64, data []byte) error) error {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("%w: %w", ErrCorrupt, protowire.ParseError(n))
+		}
+		b = b[n:]
+		var v uint64
+		var data []byte
+		switch typ {
+		case protowire.VarintType:
+			v, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			data, n = protowire.ConsumeBytes(b)
+		default:
+			n = protowire.ConsumeFieldValue(num, typ, b)
+		}
+		if n < 0 {
+			return fmt.Errorf("%w: %w", ErrCorrupt, protowire.ParseError(n))
+		}
+		b = b[n:]
+		if typ != protowire.VarintType && typ != protowire.BytesType {
+			continue
+		}
+		if err := fn(num, v, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
