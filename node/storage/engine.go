@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -289,11 +290,11 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	for _, a := range args {
 		if err, ok := a.(error); ok {
-			l.e.fail(fmt.Errorf("pebble: %s: %w", format, err))
+			l.e.fail(fmt.Errorf("%s: %w", strings.TrimRight(format, " %v:s"), err))
 			return
 		}
 	}
-	l.e.fail(fmt.Errorf("pebble: "+format, args...))
+	l.e.fail(fmt.Errorf(format, args...))
 }
 
 var (
