@@ -4,6 +4,10 @@ import "slices"
 
 func (h Header) copy() Header {
 	h.ACL = slices.Clone(h.ACL)
+	if h.Lock != nil {
+		l := *h.Lock
+		h.Lock = &l
+	}
 	return h
 }
 

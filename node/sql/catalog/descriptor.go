@@ -138,6 +138,17 @@ type Header struct {
 	Owner    ID
 	State    DescState
 	ACL      []ACLItem // empty: the owner's defaults
+	// Lock is set while State is DescOffline: who holds the object.
+	Lock *SchemaLock
+}
+
+// SchemaLock says which transaction holds an object for itself. The lock ends with the
+// holder's commit or rollback; once the holder's lease session has expired, anybody may
+// make the object public again.
+type SchemaLock struct {
+	Node    keys.NodeID
+	Session uint64 // the node's lease session
+	Holder  uint64 // distinguishes transactions of one session
 }
 
 // Descriptor is *Database, *Schema, *Table, *Sequence, *Role or *View.
@@ -211,9 +222,12 @@ type Column struct {
 	ID      ColumnID
 	Name    string
 	Type    TypeRef
-	NotNull bool
-	Hidden  bool // rowid: not in *, not by name
-	State   State
+	NotNull bool // enforced on every write
+	// NullsUnproven: NotNull holds for new rows only, old ones are not checked yet: the
+	// planner must not conclude anything from NotNull.
+	NullsUnproven bool
+	Hidden        bool // rowid: not in *, not by name
+	State         State
 	// Default is the expression as SQL text in its canonical form (pg_get_expr), empty for
 	// none. Names in it are schema-qualified where PostgreSQL would.
 	Default string
@@ -317,7 +331,10 @@ type Sequence struct {
 	OwnerTable  ID
 	OwnerColumn ColumnID
 	Identity    bool   // internal dependency: can't be dropped by itself
-	Storage     uint32 // changes with TRUNCATE ... RESTART IDENTITY and ALTER SEQUENCE
+	Storage     uint32 // part of the value's key: changes when the sequence restarts
+	// Base: the newest value handed out is Base plus the integer at SequenceKey (absent: 0).
+	// It is Start-Increment, as they were when Storage was chosen.
+	Base int64
 }
 
 // View is reserved.
