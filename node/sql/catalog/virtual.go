@@ -1,0 +1,101 @@
+package catalog
+
+import (
+	"context"
+	"time"
+
+	"github.com/atolldb/atoll/node/sql/types"
+)
+
+// VirtualTable is a relation whose rows are computed: pg_catalog, information_schema and
+// atoll. Package pgcatalog has them all.
+type VirtualTable interface {
+	// ID is PostgreSQL's OID of the relation where it is fixed.
+	ID() ID
+	Schema() string
+	Name() string
+	Columns() []Column
+	// Rows emits the rows in no order. It may leave out rows that contradict q.Equal, and
+	// need not. emit keeps no row: the slice is reused.
+	Rows(ctx context.Context, q *VirtualQuery, emit func(row []types.Datum) error) error
+}
+
+// VirtualQuery is what a virtual table's rows depend on.
+type VirtualQuery struct {
+	Catalog *Collection
+	Path    Path
+	User    ID // the current role
+	// Settings lists the session's settings for pg_settings; nil: none.
+	Settings func() []Setting
+	// Sessions lists the node's sessions for pg_stat_activity; nil: none.
+	Sessions func() []SessionInfo
+	Cluster  ClusterInfo // nil: the atoll views are empty
+	// Equal holds conditions "column = value" that the rows must meet, by ColumnID. They
+	// only save work: the caller filters.
+	Equal map[ColumnID]types.Datum
+}
+
+// Setting is a row of pg_settings.
+type Setting struct {
+	Name, Value, Unit, Category, Description string
+	Type                                     string // bool, enum, integer, real, string
+	Min, Max, BootValue, ResetValue, Source  string
+	Enum                                     []string
+}
+
+// SessionInfo is a row of pg_stat_activity.
+type SessionInfo struct {
+	PID                                             int32
+	Database, User                                  string
+	Application, Client, State, Query               string
+	BackendStart, TxnStart, QueryStart, StateChange time.Time
+}
+
+// ClusterInfo answers the atoll views. The server implements it.
+type ClusterInfo interface {
+	Zones(ctx context.Context) ([]ZoneInfo, error)
+	Nodes(ctx context.Context) ([]NodeInfo, error)
+	// Ranges lists all ranges by start key.
+	Ranges(ctx context.Context) ([]RangeInfo, error)
+}
+
+// ZoneInfo is a row of atoll.zones.
+type ZoneInfo struct {
+	Region, Zone string
+	Status       string // healthy, degraded, down
+	Nodes, Live  int
+	Replicas     int
+	Leases       int
+}
+
+// NodeInfo is a row of atoll.nodes.
+type NodeInfo struct {
+	ID               int32
+	Region, Zone     string
+	Address, SQLAddr string
+	Status           string // live, suspect, down, draining, decommissioned
+	Live             bool
+	Boot             int64
+	Started          time.Time
+	Replicas, Leases int
+	Bytes            int64
+	Version          string
+}
+
+// RangeInfo is a row of atoll.ranges.
+type RangeInfo struct {
+	ID          int64
+	Start, End  []byte // keys
+	Generation  int64
+	Leaseholder int32 // 0: none known
+	Replicas    []RangeReplica
+	Bytes       int64
+}
+
+// RangeReplica is one replica of a range.
+type RangeReplica struct {
+	Node  int32
+	ID    int64
+	Voter bool
+	Zone  string
+}
