@@ -49,6 +49,7 @@ const (
 	MethodRaftTimeoutNow Method = 14
 	MethodRaftInstall    Method = 15 // InstallSnapshot for data that has already arrived
 	MethodRaftNudge      Method = 16 // empty AppendEntries of many ranges
+	MethodRaftRelease    Method = 17 // a former leader's lease is over
 
 	// Snapshots, handled by the store (Bulk).
 	MethodSnapshotBegin Method = 20
