@@ -173,24 +173,8 @@ func (s *scanner) single(v hlc.Timestamp) (f found, err error) {
 
 // add takes in what the lookup of s.key gave. Conflicts with newer versions are collected.
 func (s *scanner) add(f found, err error) error {
-	var tooOld *kv.WriteTooOldError
-	var uncertain *kv.UncertaintyError
-	switch {
-	case err == nil:
-	case errors.As(err, &tooOld):
-		if s.seen++; s.tooOld == nil {
-			s.tooOld = tooOld
-		}
-		s.tooOld.Actual.Forward(tooOld.Actual)
-		return nil
-	case errors.As(err, &uncertain):
-		if s.seen++; s.uncertain == nil {
-			s.uncertain = uncertain
-		}
-		s.uncertain.Existing.Forward(uncertain.Existing)
-		return nil
-	default:
-		return err
+	if err != nil {
+		return s.collect(err)
 	}
 	if f.intent != nil {
 		s.res.Intents = append(s.res.Intents, *f.intent)
@@ -216,6 +200,28 @@ func (s *scanner) add(f found, err error) error {
 	s.seen++
 	s.res.NumBytes += int64(len(s.key) + len(value))
 	s.res.Rows = append(s.res.Rows, s.row(value, f.version))
+	return nil
+}
+
+// collect keeps a conflict with a newer version for later, and passes other errors on.
+func (s *scanner) collect(err error) error {
+	var tooOld *kv.WriteTooOldError
+	var uncertain *kv.UncertaintyError
+	switch {
+	case errors.As(err, &tooOld):
+		if s.tooOld == nil {
+			s.tooOld = tooOld
+		}
+		s.tooOld.Actual.Forward(tooOld.Actual)
+	case errors.As(err, &uncertain):
+		if s.uncertain == nil {
+			s.uncertain = uncertain
+		}
+		s.uncertain.Existing.Forward(uncertain.Existing)
+	default:
+		return err
+	}
+	s.seen++
 	return nil
 }
 

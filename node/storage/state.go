@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -106,8 +107,8 @@ func (s *StateEngine) ApplyRepr(repr []byte, more func(Writer) error) error {
 	return s.wrote(s.db.Apply(b.b, pebble.NoSync))
 }
 
-// appendRepr adds the writes of repr to b. Pebble's own Batch.Apply panics on some kinds and
-// believes the count, so every operation is checked first: repr has crossed the network.
+// appendRepr adds the writes of repr to b, after checking every one: repr has crossed the
+// network, and Pebble believes what it is given.
 func appendRepr(b *pebble.Batch, repr []byte) error {
 	if err := CheckRepr(repr); err != nil {
 		return err
@@ -122,17 +123,28 @@ func appendRepr(b *pebble.Batch, repr []byte) error {
 	return nil
 }
 
-// CheckRepr reports whether repr is a whole batch of writes that this package makes.
+// CheckRepr reports whether repr is a whole batch of writes that this package makes. It
+// decodes by itself: Pebble's reader trusts its input, and reads past the end of a short one.
 func CheckRepr(repr []byte) error {
 	h, ok := batchrepr.ReadHeader(repr)
 	if !ok {
 		return fmt.Errorf("storage: batch of %d bytes has no header of %d", len(repr), batchrepr.HeaderLen)
 	}
+	rest := repr[batchrepr.HeaderLen:]
 	var n uint32
-	for r := batchrepr.Read(repr); len(r) > 0; n++ {
-		kind, key, value, ok, err := r.Next()
-		if err != nil || !ok {
-			return fmt.Errorf("storage: batch of %d bytes: operation %d is malformed: %v", len(repr), n, err)
+	for ; len(rest) > 0; n++ {
+		kind := pebble.InternalKeyKind(rest[0])
+		key, r, ok := reprString(rest[1:])
+		var value []byte
+		if ok && kind != pebble.InternalKeyKindDelete {
+			value, r, ok = reprString(r)
+		}
+		if !ok {
+			return fmt.Errorf("storage: batch of %d bytes: operation %d is cut short", len(repr), n)
+		}
+		rest = r
+		if _, _, err := DecodeKey(key); err != nil {
+			return fmt.Errorf("storage: batch operation %d: %w", n, err)
 		}
 		switch kind {
 		case pebble.InternalKeyKindSet, pebble.InternalKeyKindDelete:
@@ -144,16 +156,23 @@ func CheckRepr(repr []byte) error {
 				return fmt.Errorf("storage: batch operation %d: range [%x, %x) is empty or reversed", n, key, value)
 			}
 		default:
-			return fmt.Errorf("storage: batch operation %d has kind %s; only set, delete and range delete are known", n, kind)
-		}
-		if _, _, err := DecodeKey(key); err != nil {
-			return fmt.Errorf("storage: batch operation %d: %w", n, err)
+			return fmt.Errorf("storage: batch operation %d has kind %d; only set, delete and range delete are known", n, kind)
 		}
 	}
 	if n != h.Count {
 		return fmt.Errorf("storage: batch announces %d operations and holds %d", h.Count, n)
 	}
 	return nil
+}
+
+// reprString takes a byte string with its length in front.
+func reprString(b []byte) (s, rest []byte, ok bool) {
+	v, n := binary.Uvarint(b)
+	if n <= 0 || n > binary.MaxVarintLen32 || v > uint64(len(b)-n) {
+		return nil, nil, false
+	}
+	b = b[n:]
+	return b[:v], b[v:], true
 }
 
 // Flush makes everything applied so far durable before it returns (S16's barrier).
