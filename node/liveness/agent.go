@@ -305,6 +305,9 @@ func (a *Agent) beat(now hlc.Reading) {
 		if due {
 			p.nextBeat = now.Mono + int64(every)
 		}
+		// A node that can't hear the other one can't count its support: it must not go on
+		// collecting promises that would only keep others from taking over.
+		want = want && p.heardMono != 0 && now.Mono-p.heardMono <= int64(a.cfg.Support/2)
 		p.mu.Unlock()
 		if !due {
 			continue
@@ -390,6 +393,7 @@ func (a *Agent) noteUnsupportedLocked(p *peer, m *message, now hlc.Reading) {
 		return
 	}
 	p.theirBoot = m.boot
+	p.heardMono = max(now.Mono, 1)
 	p.unsupportedAt = now.Mono
 	clear(p.unsupported)
 	if len(m.unsupported) == 0 {

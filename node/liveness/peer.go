@@ -34,6 +34,7 @@ type peer struct {
 
 	// What the peer says.
 	theirBoot     uint64
+	heardMono     int64 // when anything came from it last; 0 never
 	unsupported   map[keys.NodeID]struct{}
 	unsupportedAt int64 // monotonic; 0 never
 	live          chan struct{}

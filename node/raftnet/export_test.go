@@ -1,0 +1,15 @@
+package raftnet
+
+import (
+	"github.com/hashicorp/raft"
+
+	"github.com/atolldb/atoll/node/keys"
+)
+
+// Supporters returns the nodes that are fortified for the current term.
+func (t *RangeTransport) Supporters() []keys.NodeID { return t.supporters(t.raft.Load().CurrentTerm()) }
+
+// InjectTimeoutNow makes raft campaign, past all rules.
+func (t *RangeTransport) InjectTimeoutNow() error {
+	return t.inject(&raft.TimeoutNowRequest{RPCHeader: header(t.router.self, t.cfg.Replica)})
+}
