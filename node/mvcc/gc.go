@@ -19,7 +19,7 @@ func FindGarbage(r storage.Reader, span keys.Span, threshold hlc.Timestamp, limi
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	var key keys.Key
 	for ok := it.First(); ok; {
 		key = append(key[:0], it.Key()...)
@@ -95,7 +95,7 @@ func GCKeys(rw storage.ReadWriter, names []kv.GCKey, threshold hlc.Timestamp, s 
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	for _, n := range names {
 		if !it.SeekPrefix(n.Key, hlc.Timestamp{}) {
 			if err := it.Error(); err != nil {

@@ -216,3 +216,10 @@ func version(it *storage.Iterator, key keys.Key, ts, limit, provisional hlc.Time
 		}
 	}
 }
+
+// closeIter closes the iterator, and reports its error if there is none yet.
+func closeIter(it *storage.Iterator, err *error) {
+	if cerr := it.Close(); *err == nil {
+		*err = cerr
+	}
+}

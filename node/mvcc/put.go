@@ -101,7 +101,7 @@ func (p *putter) read() (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	ok := it.SeekPrefix(p.key, hlc.Timestamp{})
 	if ok && it.Version().IsEmpty() {
 		v, err := it.Value()

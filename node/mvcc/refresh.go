@@ -20,6 +20,10 @@ type Newer struct {
 // NewerVersionExists looks for a foreign version or intent in (from, to] in span, and returns
 // the first, or nil. The transaction's own intents don't count (S8). With from at or after to
 // there is nothing to find.
+//
+// REQUIRES: S7; a read that pushed a foreign intent out of its way resolved it before it went
+// on. An intent that still stood at or below from, of a transaction that committed above, would
+// not be seen here.
 func NewerVersionExists(r storage.Reader, span keys.Span, from, to hlc.Timestamp, txn *kv.Txn) (*Newer, error) {
 	if to.LessEq(from) {
 		return nil, nil
@@ -58,7 +62,7 @@ func newerAt(r storage.Reader, key keys.Key, from, to hlc.Timestamp, txn *kv.Txn
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	if !it.SeekPrefix(key, hlc.Timestamp{}) {
 		return nil, it.Error()
 	}

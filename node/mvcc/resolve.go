@@ -33,7 +33,7 @@ func ResolveIntent(rw storage.ReadWriter, key keys.Key, res Resolution) (changed
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	if !it.SeekPrefix(key, hlc.Timestamp{}) {
 		return false, it.Error()
 	}
@@ -47,7 +47,7 @@ func ResolveIntentRange(rw storage.ReadWriter, span keys.Span, res Resolution, m
 	if err != nil {
 		return 0, nil, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	var key keys.Key
 	for ok := it.First(); ok; {
 		key = append(key[:0], it.Key()...)
@@ -197,7 +197,7 @@ func ScanIntents(r storage.Reader, span keys.Span, limit int) (out []Intent, res
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer closeIter(it, &err)
 	for ok := it.First(); ok; ok = it.NextKey() {
 		if !it.Version().IsEmpty() {
 			continue
