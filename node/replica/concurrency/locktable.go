@@ -48,6 +48,7 @@ type LockTable struct {
 type Finished struct {
 	Status      kv.TxnStatus
 	TS          hlc.Timestamp
+	Epoch       int32
 	IgnoredSeqs []kv.SeqRange
 }
 
@@ -515,4 +516,60 @@ func (t *LockTable) Locks() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.held
+}
+
+// HeldLock is a lock as one range hands it to another (S20).
+type HeldLock struct {
+	Key      keys.Key
+	Txn      kv.TxnMeta
+	Strength kv.LockStrength
+	Intent   bool
+	TS       hlc.Timestamp
+}
+
+// TakeFrom removes all locks on keys from start on, and returns them. Who waits for them is
+// woken, and finds that the key is not in the range any more.
+func (t *LockTable) TakeFrom(start keys.Key) []HeldLock {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var taken []*lock
+	t.pivot.key = start
+	t.locks.AscendGreaterOrEqual(&t.pivot, func(l *lock) bool {
+		taken = append(taken, l)
+		return true
+	})
+	t.pivot.key = nil
+	var out []HeldLock
+	for _, l := range taken {
+		for len(l.holders) > 0 {
+			h := l.holders[0]
+			out = append(out, HeldLock{Key: l.key, Txn: h.txn.meta, Strength: h.strength, Intent: h.intent, TS: h.ts})
+			t.release(l, h.txn.meta.ID)
+		}
+		l.advance()
+		// What was granted is given up when the woken requests finish.
+		for len(l.queue) > 0 {
+			w := l.queue[0]
+			l.dequeue(w)
+			w.wake()
+		}
+		t.dropIfEmpty(l)
+	}
+	return out
+}
+
+// Put adds locks that another range handed over.
+func (t *LockTable) Put(locks []HeldLock) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range locks {
+		h := &locks[i]
+		l := t.get(h.Key)
+		if l == nil {
+			l = t.insert(h.Key)
+		}
+		if l.holderOf(h.Txn.ID) == nil {
+			t.hold(l, t.txn(&h.Txn), h.Strength, h.Intent, h.TS)
+		}
+	}
 }

@@ -1,0 +1,213 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/atolldb/atoll/node/hlc"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/replica/concurrency"
+)
+
+// Replica serves one range's requests on one node. It is safe for concurrent use.
+type Replica struct {
+	cfg     Config
+	limits  Limits
+	metrics *Metrics
+
+	desc atomic.Pointer[kv.RangeDescriptor]
+	// gcThreshold is at least the applied one: it is raised before a GC command is proposed.
+	gcMu        sync.Mutex
+	gcThreshold atomic.Pointer[hlc.Timestamp]
+
+	// tenure is nil while this node is not known to be leaseholder.
+	tenure atomic.Pointer[tenure]
+
+	mu        sync.Mutex // guards what follows, and changes of tenure
+	closed    bool
+	inherited *SplitState
+	served    hlc.Timestamp // the newest timestamp that earlier tenures of this node served
+	lostTerm  uint64        // terms up to it never serve again
+
+	resolver resolver
+
+	// ctx ends with Close; wg counts the goroutines.
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// tenure is the state of one term as leaseholder. What is evaluated in it applies in its
+// term or never (S5), so that the next tenure starts without it.
+type tenure struct {
+	term    uint64
+	started hlc.Timestamp
+	latches *concurrency.Latches
+	locks   *concurrency.LockTable
+	tscache *concurrency.TSCache
+	queue   *concurrency.TxnQueue
+	closing closedTracker
+	// over is closed at the end: whoever waits answers NotLeaseholderError.
+	over chan struct{}
+}
+
+// New makes a replica. It serves nothing before OnLease.
+func New(cfg Config) *Replica {
+	r := &Replica{cfg: cfg, limits: cfg.Limits.withDefaults(), metrics: cfg.Metrics}
+	if r.metrics == nil {
+		r.metrics, _ = newMetrics(nil)
+	}
+	desc := cfg.Desc.Clone()
+	r.desc.Store(&desc)
+	gc := cfg.GCThreshold
+	r.gcThreshold.Store(&gc)
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.resolver.init(r)
+	return r
+}
+
+// RangeID returns the range's ID.
+func (r *Replica) RangeID() keys.RangeID { return r.desc.Load().RangeID }
+
+// Desc returns the range's descriptor as applied here. It must not be changed.
+func (r *Replica) Desc() *kv.RangeDescriptor { return r.desc.Load() }
+
+// Group returns the range's raft group.
+func (r *Replica) Group() Group { return r.cfg.Group }
+
+// GCThreshold returns the threshold below which reads fail (S25).
+func (r *Replica) GCThreshold() hlc.Timestamp { return *r.gcThreshold.Load() }
+
+// spawn runs fn in a goroutine that Close waits for, unless the replica is closed.
+func (r *Replica) spawn(fn func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.wg.Go(fn)
+	return true
+}
+
+// Close answers all who wait, and returns when every goroutine has ended. The group must end
+// its proposals, or have ended, by then.
+func (r *Replica) Close() {
+	r.OnLeaseLost()
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	r.wg.Wait()
+}
+
+// OnLease says that this node holds the lease of a term; see seam.go.
+func (r *Replica) OnLease(term uint64, lowWater hlc.Timestamp) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old := r.tenure.Load(); r.closed || term <= r.lostTerm || (old != nil && term <= old.term) {
+		return
+	}
+	r.endTenureLocked()
+	// REQUIRES: S4. What this node itself served is covered by lowWater as well; it costs
+	// nothing to be sure.
+	mark := lowWater.Max(r.served)
+	t := &tenure{
+		term:    term,
+		started: r.cfg.Clock.Now(),
+		latches: concurrency.NewLatches(),
+		locks: concurrency.NewLockTable(concurrency.LockLimits{Locks: r.limits.Locks, TxnLocks: r.limits.TxnLocks,
+			Waiters: r.limits.LockWaiters}, time.Now),
+		tscache: concurrency.NewTSCache(r.limits.TimestampCacheBytes, mark),
+		queue:   concurrency.NewTxnQueue(),
+		over:    make(chan struct{}),
+	}
+	if in := r.inherited; in != nil {
+		r.inherited = nil
+		in.install(t)
+	}
+	r.tenure.Store(t)
+}
+
+// OnLeaseLost says that the current term's lease is gone for good; see seam.go.
+func (r *Replica) OnLeaseLost() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endTenureLocked()
+}
+
+func (r *Replica) endTenureLocked() {
+	t := r.tenure.Load()
+	if t == nil {
+		return
+	}
+	r.tenure.Store(nil)
+	r.lostTerm = max(r.lostTerm, t.term)
+	r.served.Forward(t.tscache.Max())
+	close(t.over)
+}
+
+// OnDescriptor says that another descriptor was applied.
+func (r *Replica) OnDescriptor(desc kv.RangeDescriptor) {
+	d := desc.Clone()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.desc.Load().Generation <= d.Generation {
+		r.desc.Store(&d)
+	}
+}
+
+// OnGCThreshold says that a garbage collection threshold was applied.
+func (r *Replica) OnGCThreshold(ts hlc.Timestamp) {
+	r.gcMu.Lock()
+	defer r.gcMu.Unlock()
+	if r.gcThreshold.Load().Less(ts) {
+		r.gcThreshold.Store(&ts)
+	}
+}
+
+// lease returns the tenure in which a request may be evaluated now (S2 a-c).
+func (r *Replica) lease() (*tenure, LeaseStatus, error) {
+	l := r.cfg.Group.Lease()
+	t := r.tenure.Load()
+	switch {
+	case t != nil && l.Valid && l.Term == t.term:
+		return t, l, nil
+	case l.Valid:
+		return nil, l, r.notLeaseholder(r.cfg.Node, "the lease is being taken up")
+	case l.Leader == r.cfg.Node:
+		return nil, l, r.notLeaseholder(0, "this node leads without the support of a quorum")
+	}
+	return nil, l, r.notLeaseholder(l.Leader, "this node does not lead")
+}
+
+// still reports whether the lease of t is valid now: S2 b, after evaluation.
+func (r *Replica) still(t *tenure) (LeaseStatus, bool) {
+	l := r.cfg.Group.Lease()
+	return l, l.Valid && l.Term == t.term && r.tenure.Load() == t
+}
+
+func (r *Replica) notLeaseholder(leader keys.NodeID, reason string) error {
+	d := r.desc.Load()
+	return &kv.NotLeaseholderError{RangeID: d.RangeID, Leaseholder: leader, Desc: d, Reason: reason}
+}
+
+// lost is the answer of those who waited when the lease ended.
+func (r *Replica) lost() error {
+	leader := r.cfg.Group.Lease().Leader
+	if leader == r.cfg.Node {
+		leader = 0
+	}
+	return r.notLeaseholder(leader, "the lease ended while the request waited")
+}
+
+// waitError turns the end of a wait into an answer.
+func (r *Replica) waitError(err error) error {
+	if errors.Is(err, concurrency.ErrClosed) {
+		return r.lost()
+	}
+	return err
+}
