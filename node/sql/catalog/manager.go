@@ -522,3 +522,37 @@ func waitFor(ctx context.Context, ch <-chan struct{}, d time.Duration) error {
 	}
 	return nil
 }
+
+// Run executes f in a transaction of its own with a view of the catalog, publishes what it
+// changed and commits; again when a conflict demands it.
+func (m *Manager) Run(ctx context.Context, name string, f func(context.Context, *Collection) error) error {
+	const maxAttempts = 50
+	for attempt := 1; ; attempt++ {
+		var c *Collection
+		err := m.cfg.DB.Run(ctx, name, func(ctx context.Context, t Txn) error {
+			if c != nil {
+				c.Finish(ctx, false) // the attempt before
+			}
+			c = m.NewCollection(t)
+			if err := f(ctx, c); err != nil {
+				return err
+			}
+			return c.BeforeCommit(ctx)
+		})
+		if c != nil {
+			c.Finish(ctx, err == nil)
+		}
+		if !IsRestart(err) || attempt == maxAttempts || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// DB returns the database below.
+func (m *Manager) DB() DB { return m.cfg.DB }
+
+// Manager returns the manager that made the view.
+func (c *Collection) Manager() *Manager { return c.m }
+
+// Node returns the node that the manager is on.
+func (m *Manager) Node() keys.NodeID { return m.cfg.Node }
