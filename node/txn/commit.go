@@ -171,10 +171,11 @@ func (t *Txn) plan(ctx context.Context) (*commitPlan, error) {
 		return p, nil
 	}
 	small := p.bytes <= PieceLimit
-	noIntents := !t.everFlushed && !t.db.hb.sent(t)
 	first := p.reqs[0].(*kv.PutRequest).Key
+	// One phase leaves no record behind, so that the record's place may still change, as
+	// long as no heartbeat has made it.
 	anchor := t.txn.Key
-	if noIntents || len(anchor) == 0 {
+	if len(anchor) == 0 || (!t.everFlushed && !t.db.hb.sent(t)) {
 		anchor = first
 	}
 	var err error
@@ -183,7 +184,7 @@ func (t *Txn) plan(ctx context.Context) (*commitPlan, error) {
 	}
 	last := p.reqs[len(p.reqs)-1].(*kv.PutRequest).Key
 	oneRange := within(p.bounds, keys.Span{Key: first}) && within(p.bounds, keys.Span{Key: last})
-	if small && noIntents && oneRange {
+	if small && !t.everFlushed && oneRange {
 		p.onePhase = true
 		p.readSpans, p.allReadsHere = t.readsIn(p.bounds)
 		if t.txn.Isolation == kv.Serializable && !p.allReadsHere && t.txn.ReadTimestamp.Less(t.txn.WriteTimestamp) {
@@ -233,7 +234,7 @@ func (t *Txn) commitOnePhase(ctx context.Context, plan *commitPlan) (hlc.Timesta
 	}
 	end := &kv.EndTxnRequest{
 		Commit: true, CanCommitInOnePhase: true, AllReadsHere: plan.allReadsHere, ReadSpans: plan.readSpans,
-		LockSpans: t.locks.list, Deadline: t.deadline,
+		LockSpans: t.locksAnd(plan.reqs), Deadline: t.deadline,
 	}
 	br, err := t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: p}, Requests: append(plan.reqs, end)})
 	if err != nil {
@@ -245,6 +246,26 @@ func (t *Txn) commitOnePhase(ctx context.Context, plan *commitPlan) (hlc.Timesta
 	}
 	t.resolveElsewhere(p, plan.bounds, resp.CommitTimestamp, false)
 	return resp.CommitTimestamp, nil
+}
+
+// locksAnd returns the lock spans and the keys that are written: the range may do without
+// one phase and lay intents, which EndTxn must then resolve.
+func (t *Txn) locksAnd(writes []kv.Request) []keys.Span {
+	locks := t.locks.list
+	out := append(make([]keys.Span, 0, len(locks)+len(writes)), locks...)
+next:
+	for _, req := range writes {
+		key := req.(*kv.PutRequest).Key
+		if len(locks) <= linearLookup {
+			for _, s := range locks {
+				if s.Contains(key) {
+					continue next
+				}
+			}
+		}
+		out = append(out, keys.Span{Key: key})
+	}
+	return out
 }
 
 // resolveElsewhere resolves, in the background, the intents and locks of a committed
@@ -320,16 +341,14 @@ func (t *Txn) commitExplicit(ctx context.Context, reqs []kv.Request) (hlc.Timest
 		if _, ambiguous := err.(*kv.AmbiguousError); ambiguous {
 			return t.settleExplicit(ctx, &p, err)
 		}
-		pushed := false
-		switch e := err.(type) {
-		case *kv.WriteTooOldError:
-			t.forwardWrite(e.Actual.Next())
-			pushed = true
-		case *kv.RetryError:
-			pushed = e.Reason == kv.RetrySerializable
-		}
-		if !pushed || try >= 10 {
+		old, tooOld := err.(*kv.WriteTooOldError)
+		retry, isRetry := err.(*kv.RetryError)
+		if try >= 10 || !(tooOld || (isRetry && retry.Reason == kv.RetrySerializable)) {
 			return hlc.Timestamp{}, t.fail(ctx, err)
+		}
+		if tooOld {
+			t.forwardWrite(old.Actual.Next())
+			continue
 		}
 		// The record was pushed: learn how far, and refresh up to there.
 		now, err := t.db.heartbeat(ctx, &p)
@@ -380,6 +399,7 @@ func (t *Txn) commitParallel(ctx context.Context, plan *commitPlan) (hlc.Timesta
 			return hlc.Timestamp{}, err
 		}
 	}
+	readSpans, allReadsHere := t.readsIn(plan.bounds)
 	inFlight := make([]kv.InFlightWrite, len(plan.reqs))
 	var here, elsewhere []kv.Request
 	for i, req := range plan.reqs {
@@ -396,7 +416,10 @@ func (t *Txn) commitParallel(ctx context.Context, plan *commitPlan) (hlc.Timesta
 	t.explicit = true // whatever comes of this try, the next one goes the slow way
 	p := *t.proto(t.seq)
 	p.LastHeartbeat = t.db.clock.Now()
-	end := &kv.EndTxnRequest{Commit: true, InFlight: inFlight, LockSpans: t.locks.list, Deadline: t.deadline}
+	end := &kv.EndTxnRequest{
+		Commit: true, AllReadsHere: allReadsHere, ReadSpans: readSpans,
+		InFlight: inFlight, LockSpans: t.locks.list, Deadline: t.deadline,
+	}
 	var (
 		wg       sync.WaitGroup
 		otherRes *kv.BatchResponse
@@ -414,11 +437,11 @@ func (t *Txn) commitParallel(ctx context.Context, plan *commitPlan) (hlc.Timesta
 	if err == nil && otherErr == nil {
 		if ts, ok := staged(res, otherRes); ok {
 			t.db.met.parallel.Inc()
-			t.resolveElsewhere(&p, plan.bounds, ts, true)
+			t.resolveElsewhere(&p, plan.bounds, ts, res.Responses[len(res.Responses)-1].(*kv.EndTxnResponse).Staging)
 			return ts, nil
 		}
 	}
-	return t.recover(ctx, &p, inFlight, err, otherErr)
+	return t.recover(ctx, &p, plan.reqs, inFlight, err, otherErr)
 }
 
 // staged reports whether all writes lie at or below the staging timestamp, which makes
@@ -439,7 +462,7 @@ func staged(res, other *kv.BatchResponse) (hlc.Timestamp, bool) {
 // recover finds the outcome of a parallel commit that did not go through. From when the
 // STAGING record may have been sent, anybody may decide; the coordinator asks like
 // everybody else, and neither refreshes nor stages again (S11).
-func (t *Txn) recover(ctx context.Context, p *kv.Txn, inFlight []kv.InFlightWrite, endErr, otherErr error) (hlc.Timestamp, error) {
+func (t *Txn) recover(ctx context.Context, p *kv.Txn, reqs []kv.Request, inFlight []kv.InFlightWrite, endErr, otherErr error) (hlc.Timestamp, error) {
 	t.db.met.recoveries.Inc()
 	_, endUnknown := endErr.(*kv.AmbiguousError)
 	_, otherUnknown := otherErr.(*kv.AmbiguousError)
@@ -457,6 +480,14 @@ func (t *Txn) recover(ctx context.Context, p *kv.Txn, inFlight []kv.InFlightWrit
 		rec, err = t.db.recoverStaging(ctx, p, rec, inFlight)
 	}
 	switch {
+	case err == nil && (rec == nil || rec.Status == kv.TxnPending) && endErr != nil && !inDoubt && movable(endErr) && movable(otherErr):
+		// Nothing was staged, nor ever will be. Only the timestamp was too low: go the slow way.
+		for _, e := range []error{endErr, otherErr} {
+			if old, ok := e.(*kv.WriteTooOldError); ok {
+				t.forwardWrite(old.Actual.Next())
+			}
+		}
+		return t.commitExplicit(ctx, reqs)
 	case err == nil && rec != nil && rec.Status == kv.TxnCommitted:
 		bounds, berr := t.db.boundsOf(ctx, p.Key)
 		if berr != nil {
@@ -472,6 +503,17 @@ func (t *Txn) recover(ctx context.Context, p *kv.Txn, inFlight []kv.InFlightWrit
 	// A write failed for good, or landed above the staging timestamp: nobody can find this
 	// epoch committed.
 	return hlc.Timestamp{}, t.parallelFailed(ctx, endErr, otherErr)
+}
+
+// movable reports whether err (or none) asks for nothing but a later timestamp.
+func movable(err error) bool {
+	switch e := err.(type) {
+	case nil, *kv.WriteTooOldError:
+		return true
+	case *kv.RetryError:
+		return e.Reason == kv.RetrySerializable
+	}
+	return false
 }
 
 // parallelFailed makes the caller's error of a parallel commit that is known to have

@@ -21,8 +21,12 @@ import (
 const (
 	// BufferLimit is how many bytes of writes a transaction keeps before it flushes (S9).
 	BufferLimit = 4 << 20
-	// PieceLimit bounds the writes of one batch: no raft entry may exceed it (S9).
-	PieceLimit = 1 << 20
+	// PieceLimit bounds the writes of one batch, so that its raft entry stays below 1 MiB (S9)
+	// with what intents add; a single large value may go beyond it, up to MaxValueBytes.
+	PieceLimit = 768 << 10
+	// MaxKeyBytes and MaxValueBytes bound one write. They are package mvcc's limits.
+	MaxKeyBytes   = 16 << 10
+	MaxValueBytes = 960 << 10
 	// MaxInFlight bounds the writes that a STAGING record lists (S9).
 	MaxInFlight = 1000
 	// DefaultScanBytes bounds the answer of one Scan that names no bound.
@@ -32,7 +36,7 @@ const (
 	maxReadSpans = 4096
 	// maxLockSpans bounds the lock spans that are kept one by one.
 	maxLockSpans = 4096
-	maxLockBytes = 256 << 10
+	maxLockBytes = 128 << 10
 	// maxMoves bounds how often one batch is sent again at a later timestamp.
 	maxMoves = 100
 	// maxRunAttempts bounds Run.

@@ -303,18 +303,63 @@ func (t *Txn) didRead(s keys.Span) {
 func (t *Txn) sendRead(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse, error) {
 	for moves := 0; ; moves++ {
 		ba.Txn = t.proto(t.visibleSeq())
+		ba.CanForwardReadTimestamp = t.canForward()
 		br, err := t.db.sender.Send(ctx, ba)
 		if err == nil {
 			if len(br.Responses) != len(ba.Requests) {
 				return nil, &kv.InternalError{Detail: fmt.Sprintf("%d requests got %d answers", len(ba.Requests), len(br.Responses))}
 			}
 			t.learn(br.Txn)
+			if ba.CanForwardReadTimestamp && br.Txn != nil && t.txn.ReadTimestamp.Less(br.Txn.ReadTimestamp) {
+				t.forwarded(br.Txn.ReadTimestamp)
+			}
 			return br, nil
 		}
 		if err := t.move(ctx, err, moves); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// maxForwardReads bounds the reads that are looked through before each batch.
+const maxForwardReads = 16
+
+// canForward reports whether the leaseholder may move the read timestamp by itself:
+// nothing that was read needs a refresh.
+func (t *Txn) canForward() bool {
+	switch {
+	case !t.opts.ReadTimestamp.IsEmpty() || len(t.reads.list) > maxForwardReads:
+		return false
+	case t.reads.empty():
+		return true
+	case t.txn.Isolation == kv.Snapshot:
+		return false
+	}
+	for _, s := range t.reads.list {
+		if !t.isCovered(s) {
+			return false
+		}
+	}
+	return true
+}
+
+// forwarded takes over a read timestamp to which no refresh was needed.
+func (t *Txn) forwarded(to hlc.Timestamp) {
+	if !t.reads.empty() && t.coveredFrom.IsEmpty() {
+		t.coveredFrom = t.txn.ReadTimestamp
+	}
+	t.txn.ReadTimestamp = to
+	t.txn.WriteTimestamp.Forward(to)
+	t.changed()
+}
+
+// isCovered reports whether the condition of a buffered write will check the read again.
+func (t *Txn) isCovered(s keys.Span) bool {
+	if !s.IsPoint() {
+		return false
+	}
+	b := t.buf.get(s.Key)
+	return b != nil && !b.dead && b.cond.Check && b.cond.Seen.LessEq(t.txn.ReadTimestamp)
 }
 
 // learn takes a pushed write timestamp over.
@@ -373,11 +418,9 @@ func (t *Txn) uncovered(out []keys.Span) (_ []keys.Span, left bool) {
 		return t.reads.list, false
 	}
 	for _, s := range t.reads.list {
-		if s.IsPoint() {
-			if b := t.buf.get(s.Key); b != nil && !b.dead && b.cond.Check && b.cond.Seen.LessEq(t.txn.ReadTimestamp) {
-				left = true
-				continue
-			}
+		if t.isCovered(s) {
+			left = true
+			continue
 		}
 		out = append(out, s)
 	}

@@ -309,10 +309,13 @@ func (t *Txn) Restart() {
 	} else {
 		t.txn.Epoch++
 	}
+	if e, ok := t.err.(*kv.RetryError); ok && e.Reason == kv.RetryCommitDeadline {
+		t.deadline = hlc.Timestamp{} // leases are taken anew
+	}
 	t.state, t.err, t.commitTS = active, nil, hlc.Timestamp{}
 	t.buf.reset()
 	t.reads.reset()
-	t.coveredFrom, t.deadline = hlc.Timestamp{}, hlc.Timestamp{}
+	t.coveredFrom = hlc.Timestamp{}
 	t.seq, t.stepSeq, t.stepping, t.flushedSeq = 0, 0, false, 0
 	t.txn.IgnoredSeqs = nil
 	if t.opts.ReadTimestamp.IsEmpty() {

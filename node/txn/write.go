@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
@@ -26,8 +27,9 @@ func (t *Txn) write(ctx context.Context, key keys.Key, v version, cond kv.Condit
 	if t.opts.ReadOnly {
 		return &kv.InvalidRequestError{Detail: "write in a read-only transaction"}
 	}
-	if len(key) == 0 || len(key)+len(v.value) > PieceLimit-versionOverhead {
-		return &kv.InvalidRequestError{Detail: "the key is empty, or key and value have more than 1 MiB; store large values in parts"}
+	if len(key) == 0 || len(key) > MaxKeyBytes || len(v.value) > MaxValueBytes {
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("a key of %d bytes with a value of %d; keys have 1 to %d, values up to %d; store large values in parts",
+			len(key), len(v.value), MaxKeyBytes, MaxValueBytes)}
 	}
 	if cond.MustBeAbsent {
 		if b := t.buf.get(key); b != nil && !b.dead && !b.newest().delete {
@@ -68,7 +70,7 @@ func (t *Txn) puts(all bool) (reqs []kv.Request, bytes int) {
 		}
 		backing = append(backing, kv.PutRequest{Key: b.key, Value: v.value, Delete: v.delete, Seq: v.seq, Cond: cond})
 		reqs = append(reqs, &backing[len(backing)-1])
-		bytes += len(b.key) + len(v.value) + versionOverhead
+		bytes += t.intentBytes(&backing[len(backing)-1])
 	}
 	reqs = make([]kv.Request, 0, len(list)+1)
 	for _, b := range list {
@@ -86,13 +88,19 @@ func (t *Txn) puts(all bool) (reqs []kv.Request, bytes int) {
 	return reqs, bytes
 }
 
+// intentBytes is about what a write takes in a command: key and value, the intent with the
+// anchor, and its place in the record.
+func (t *Txn) intentBytes(put *kv.PutRequest) int {
+	return 3*len(put.Key) + len(put.Value) + len(t.txn.Key) + 2*versionOverhead
+}
+
 // sendIntents writes intents, in pieces of at most PieceLimit bytes.
 func (t *Txn) sendIntents(ctx context.Context, reqs []kv.Request) error {
 	for len(reqs) > 0 {
 		n, bytes := 0, 0
 		for n < len(reqs) {
 			put := reqs[n].(*kv.PutRequest)
-			size := len(put.Key) + len(put.Value) + versionOverhead
+			size := t.intentBytes(put)
 			if n > 0 && bytes+size > PieceLimit {
 				break
 			}

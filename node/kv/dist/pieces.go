@@ -25,6 +25,12 @@ func (d *DistSender) sendPieces(ctx context.Context, ba *kv.BatchRequest, st *st
 	if err := d.checkEndTxn(ba, st); err != nil {
 		return nil, err
 	}
+	if ba.CanForwardReadTimestamp {
+		// Every piece must read at the same timestamp.
+		c := *ba
+		c.CanForwardReadTimestamp = false
+		ba = &c
+	}
 	if limited(ba) {
 		return d.sendInOrder(ctx, ba, st)
 	}
