@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -274,54 +275,59 @@ func replay(t *testing.T, s *StateEngine, log *RaftLog, r int) {
 func TestWriteErrorsAreFatal(t *testing.T) {
 	for _, what := range []string{"log sync", "log write", "state flush", "disk full"} {
 		t.Run(what, func(t *testing.T) {
-			var armed atomic.Bool
-			cause := error(syscall.EIO)
-			if what == "disk full" {
-				cause = syscall.ENOSPC
-			}
-			fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-				if !armed.Load() {
+			synctest.Test(t, func(t *testing.T) { // Close must end every goroutine
+				var armed atomic.Bool
+				cause := error(syscall.EIO)
+				if what == "disk full" {
+					cause = syscall.ENOSPC
+				}
+				fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+					if !armed.Load() {
+						return nil
+					}
+					sync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
+					write := op.Kind == errorfs.OpFileWrite
+					if (what == "log sync" && sync) || (what != "log sync" && (write || op.Kind == errorfs.OpCreate)) {
+						return cause
+					}
 					return nil
+				}))
+				fatal := make(chan error, 10)
+				o := Options{Dir: "/e", FS: fs, Small: true, OnFatal: func(err error) { fatal <- err }}
+				var err error
+				var closer func() error
+				if strings.HasPrefix(what, "log") {
+					l, oerr := OpenLog(o)
+					require.NoError(t, oerr)
+					closer = l.Close
+					r, oerr := l.RaftLog(1, 1)
+					require.NoError(t, oerr)
+					require.NoError(t, r.StoreLog(entry(1, 1, 1)))
+					armed.Store(true)
+					err = r.StoreLog(entry(1, 2, 1))
+					require.ErrorIs(t, r.StoreLog(entry(1, 2, 1)), ErrFatal)
+					require.ErrorIs(t, l.SetLocal([]byte("a"), nil), ErrFatal)
+					last, _ := r.LastIndex()
+					require.EqualValues(t, 1, last, "an unsynced entry must not count")
+					require.Zero(t, l.SyncStalledFor())
+				} else {
+					s, oerr := OpenState(o)
+					require.NoError(t, oerr)
+					closer = s.Close
+					require.NoError(t, s.ApplyRepr(nil, func(w Writer) error { return w.Set(appliedKey(1), []byte("1")) }))
+					armed.Store(true)
+					err = s.Flush()
+					_, _, derr := s.DurableGet(appliedKey(1))
+					require.ErrorIs(t, derr, ErrFatal)
+					require.ErrorIs(t, s.Fatal(), ErrFatal)
 				}
-				sync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
-				write := op.Kind == errorfs.OpFileWrite
-				if (what == "log sync" && sync) || (what != "log sync" && (write || op.Kind == errorfs.OpCreate)) {
-					return cause
-				}
-				return nil
-			}))
-			fatal := make(chan error, 10)
-			o := Options{Dir: "/e", FS: fs, Small: true, OnFatal: func(err error) { fatal <- err }}
-			var err error
-			if strings.HasPrefix(what, "log") {
-				l, oerr := OpenLog(o)
-				require.NoError(t, oerr)
-				r, oerr := l.RaftLog(1, 1)
-				require.NoError(t, oerr)
-				require.NoError(t, r.StoreLog(entry(1, 1, 1)))
-				armed.Store(true)
-				err = r.StoreLog(entry(1, 2, 1))
-				require.ErrorIs(t, r.StoreLog(entry(1, 2, 1)), ErrFatal)
-				require.ErrorIs(t, l.SetLocal([]byte("a"), nil), ErrFatal)
-				last, _ := r.LastIndex()
-				require.EqualValues(t, 1, last, "an unsynced entry must not count")
-				require.Zero(t, l.SyncStalledFor())
-			} else {
-				s, oerr := OpenState(o)
-				require.NoError(t, oerr)
-				require.NoError(t, s.ApplyRepr(nil, func(w Writer) error { return w.Set(appliedKey(1), []byte("1")) }))
-				armed.Store(true)
-				err = s.Flush()
-				_, _, derr := s.DurableGet(appliedKey(1))
-				require.ErrorIs(t, derr, ErrFatal)
-				require.ErrorIs(t, s.Fatal(), ErrFatal)
-			}
-			require.ErrorIs(t, err, ErrFatal)
-			require.ErrorIs(t, err, cause)
-			require.ErrorIs(t, <-fatal, cause)
-			require.Empty(t, fatal, "once")
-			require.Equal(t, what == "disk full", strings.Contains(err.Error(), "the disk is full"))
-			// The engine is left as it is: the process would be gone.
+				require.ErrorIs(t, err, ErrFatal)
+				require.ErrorIs(t, err, cause)
+				require.ErrorIs(t, <-fatal, cause)
+				require.Empty(t, fatal, "once")
+				require.Equal(t, what == "disk full", strings.Contains(err.Error(), "the disk is full"))
+				require.ErrorIs(t, closer(), ErrFatal)
+			})
 		})
 	}
 }

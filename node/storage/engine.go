@@ -33,8 +33,8 @@ type Options struct {
 	// MaxOpenFiles bounds the open table files (default 1000).
 	MaxOpenFiles int
 	// OnFatal is called once, when a write or fsync failed (SAFETY S15) or data is found
-	// corrupt. It should end the process; if it returns, every later call fails. Without it
-	// the process panics.
+	// corrupt. It should end the process; if it returns, every later call fails. It must not
+	// call the engine (another goroutine may, Close included). Without it the process panics.
 	OnFatal func(error)
 	// Logger is slog.Default() if nil.
 	Logger *slog.Logger
@@ -275,8 +275,20 @@ func (e *engine) close() error {
 	if e.collector != nil {
 		e.opts.Registerer.Unregister(e.collector)
 	}
-	err := e.db.Close()
-	return errors.Join(err, e.lock.Close())
+	fatal := e.fatalErr()
+	return errors.Join(fatal, e.closeDB(fatal != nil), e.lock.Close())
+}
+
+// closeDB closes Pebble, which may panic when its disk has failed.
+func (e *engine) closeDB(failed bool) (err error) {
+	if failed {
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("storage: closing the failed %s engine: %v", e.kind, r)
+			}
+		}()
+	}
+	return e.db.Close()
 }
 
 // pebbleLogger passes Pebble's messages on. Pebble assumes that Fatalf does not return;
