@@ -103,7 +103,9 @@ func decodeMessage(b []byte) (*message, error) {
 			if len(m.unsupported) >= maxUnsupported {
 				return nil, fmt.Errorf("liveness: a heartbeat lists more than %d nodes", maxUnsupported)
 			}
-			m.unsupported = append(m.unsupported, keys.NodeID(v))
+			if n := keys.NodeID(v); n > 0 {
+				m.unsupported = append(m.unsupported, n)
+			}
 		}
 	}
 	if m.promise < 0 || m.promise > time.Minute || m.reading.WallNanos < 0 || m.reading.Logical < 0 {

@@ -102,6 +102,7 @@ type raftPeer struct {
 	match      atomic.Uint64 // last index acknowledged in matchTerm
 	matchTerm  atomic.Uint64
 	sentCommit atomic.Uint64 // highest LeaderCommitIndex acknowledged
+	contact    atomic.Int64  // when it last answered with success, monotonic
 
 	mu     sync.Mutex
 	term   uint64

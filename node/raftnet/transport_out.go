@@ -28,6 +28,10 @@ func (t *RangeTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, a
 	if err != nil {
 		return err
 	}
+	if t.heartbeatIsIdle(p, args) {
+		*resp = raft.AppendEntriesResponse{RPCHeader: header(p.node, p.replica), Term: args.Term, Success: true}
+		return nil
+	}
 	req := appendRequest{envelope: t.envelopeTo(p), AppendEntriesRequest: *args}
 	bp := encodeBufs.Get().(*[]byte)
 	buf := *bp
@@ -68,6 +72,26 @@ func (t *RangeTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, a
 			return errStopped
 		}
 	}
+}
+
+// idleContact is how long a fortified follower goes without a heartbeat of raft's. It
+// stays well below raft's HeartbeatTimeout, after which the follower would campaign.
+const idleContact = 3 * time.Second
+
+// heartbeatIsIdle reports whether a heartbeat of raft's would tell the follower nothing:
+// it is fortified for this term and supports this node now, which says more than its
+// answer would. Raft sends a heartbeat per range and follower every second or two; with
+// hundreds of ranges that is most of what idle ranges cost.
+func (t *RangeTransport) heartbeatIsIdle(p *raftPeer, args *raft.AppendEntriesRequest) bool {
+	if len(args.Entries) > 0 || args.PrevLogEntry != 0 || args.LeaderCommitIndex != 0 {
+		return false
+	}
+	a := p.ack.Load()
+	if a == nil || a.term != args.Term || t.dropped.Load() >= args.Term || t.router.mono()-p.contact.Load() > int64(idleContact) {
+		return false
+	}
+	g, ok := t.router.support.SupportedBy(p.node)
+	return ok && g.Epoch == a.epoch
 }
 
 // leads reports whether RPCs of a leader's term still have a purpose.
@@ -120,6 +144,7 @@ func (t *RangeTransport) noteAppend(p *raftPeer, args *raft.AppendEntriesRequest
 	if !r.Success {
 		return false
 	}
+	p.contact.Store(t.router.mono())
 	if r.fortified {
 		p.noteAck(ack{args.Term, r.epoch})
 	}
