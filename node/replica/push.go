@@ -17,6 +17,9 @@ import (
 // may have found no leaseholder.
 const leaseGrace = 2 * time.Second
 
+// aboveLimitRetry is when a push whose mark the lease does not cover yet is tried again.
+const aboveLimitRetry = 10 * time.Millisecond
+
 // push executes a PushTxn: it waits in the pushee's queue until the pushee is over or
 // expires, or the pusher is chosen to break a deadlock.
 func (x *execution) push(req *kv.PushTxnRequest) (*kv.BatchResponse, error) {
@@ -91,6 +94,10 @@ func (x *execution) tryPush(req *kv.PushTxnRequest) (*kv.Txn, hlc.Timestamp, err
 	env.Now = x.r.cfg.Clock.Now()
 	grace := hlc.Timestamp{WallNanos: x.t.started.WallNanos - int64(x.r.limits.TxnExpiry) + int64(leaseGrace)}
 	p, err := env.PushTxn(req, int64(x.r.limits.TxnExpiry), int64(x.r.limits.StagingExpiry), grace)
+	var above *eval.AboveReadLimitError
+	if errors.As(err, &above) {
+		return nil, env.Now.Add(aboveLimitRetry), nil // not servable yet: soon again
+	}
 	if err != nil {
 		return nil, hlc.Timestamp{}, x.answerable(err)
 	}

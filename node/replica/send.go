@@ -106,6 +106,12 @@ func (x *execution) run() (*kv.BatchResponse, error) {
 		if err := x.latch(); err != nil {
 			return nil, err
 		}
+		if x.attempts > 0 { // time has passed
+			var ok bool
+			if x.lease, ok = x.r.still(x.t); !ok {
+				return nil, x.r.lost()
+			}
+		}
 		w, err := x.takeTurn()
 		if err == nil && w == nil {
 			var br *kv.BatchResponse
@@ -301,6 +307,11 @@ func (x *execution) evaluate() (br *kv.BatchResponse, w *concurrency.Waiter, don
 		x.tracked = x.t.closing.enter(x.lowestWrite())
 	}
 	res, err := env.Evaluate(x.ba, x.shape.write)
+	var above *eval.AboveReadLimitError
+	if errors.As(err, &above) {
+		x.unlatch()
+		return nil, nil, false, x.untilServable(above.TS)
+	}
 	if err != nil {
 		x.keepLocks(&res, err)
 		return nil, nil, true, x.answerable(err)

@@ -120,9 +120,15 @@ func (e *Env) queryIntent(r *kv.QueryIntentRequest, res *Result) (kv.Response, e
 	return &kv.QueryIntentResponse{}, nil
 }
 
-func errAboveReadLimit(ts hlc.Timestamp) error {
-	return &kv.UnavailableError{Detail: fmt.Sprintf("timestamp %s is beyond what the lease covers yet; try again", ts)}
+// AboveReadLimitError asks the caller to wait until the lease covers TS (S2 d), and to
+// evaluate again.
+type AboveReadLimitError struct{ TS hlc.Timestamp }
+
+func (e *AboveReadLimitError) Error() string {
+	return fmt.Sprintf("timestamp %s is beyond what the lease covers yet; try again", e.TS)
 }
+
+func errAboveReadLimit(ts hlc.Timestamp) error { return &AboveReadLimitError{TS: ts} }
 
 // recoverTxn decides a STAGING transaction (S11). A transaction without a record was
 // committed and every intent of it resolved, or it was aborted for good: what is answered
