@@ -158,7 +158,7 @@ func TestBank(t *testing.T) {
 }
 
 func bankRun(t *testing.T, f *fake, db *DB, iso kv.Isolation) {
-	const accounts, start, workers, rounds = 9, 100, 8, 40
+	const accounts, start, workers, rounds = 9, 100, 12, 60
 	ctx := context.Background()
 	for i := range accounts {
 		f.put(fmt.Sprint("acc", i), strconv.Itoa(start), db.clock.Now())
@@ -175,7 +175,7 @@ func bankRun(t *testing.T, f *fake, db *DB, iso kv.Isolation) {
 			defer wg.Done()
 			rng := rand.New(rand.NewPCG(uint64(w), 1))
 			for range rounds {
-				if w == 0 {
+				if w < 5 {
 					sum(t, db, accounts, accounts*start)
 					continue
 				}
@@ -216,7 +216,7 @@ func add(ctx context.Context, tx *Txn, account, delta int, lock kv.LockStrength)
 
 func sum(t *testing.T, db *DB, accounts, want int) {
 	err := db.Run(context.Background(), Options{}, func(ctx context.Context, tx *Txn) error {
-		r, err := tx.Scan(ctx, keys.Span{Key: keys.Key("acc"), EndKey: keys.Key("acd")}, ScanOptions{})
+		r, err := tx.Scan(ctx, keys.Span{Key: keys.Key("acc"), EndKey: keys.Key("acd")}, ScanOptions{Reverse: rand.IntN(2) == 0})
 		if err != nil {
 			return err
 		}
@@ -232,6 +232,59 @@ func sum(t *testing.T, db *DB, accounts, want int) {
 	})
 	if err != nil && !IsRetryable(err) {
 		t.Error(err)
+	}
+}
+
+// TestWriteSkew: every transaction reads two keys and writes one of them. Only what is
+// serializable keeps their sum from going below zero.
+func TestWriteSkew(t *testing.T) {
+	for _, splits := range [][]string{nil, {"acc1"}} {
+		t.Run(fmt.Sprint(splits), func(t *testing.T) {
+			bubble(t, splits, func(t *testing.T, f *fake, db *DB) { skewRun(t, f, db) })
+		})
+	}
+}
+
+func skewRun(t *testing.T, f *fake, db *DB) {
+	ctx := context.Background()
+	f.before = func(*kv.BatchRequest) error {
+		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
+		return nil
+	}
+	for range 60 {
+		f.put("acc0", "1", db.clock.Now())
+		f.put("acc1", "1", db.clock.Now())
+		time.Sleep(time.Second) // past uncertainty
+		var wg sync.WaitGroup
+		for w := range 4 {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				err := db.Run(ctx, Options{}, func(ctx context.Context, tx *Txn) error {
+					total := 0
+					for i := range 2 {
+						r, err := tx.Get(ctx, keys.Key(fmt.Sprint("acc", (i+w)%2)), ReadOptions{})
+						if err != nil {
+							return err
+						}
+						n, _ := strconv.Atoi(string(r.Value))
+						total += n
+					}
+					if total <= 0 {
+						return nil
+					}
+					return add(ctx, tx, w%2, -1, kv.LockNone)
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		wg.Wait()
+		require.NoError(t, db.Drain(ctx))
+		a, _ := strconv.Atoi(string(f.newest("acc0").value))
+		b, _ := strconv.Atoi(string(f.newest("acc1").value))
+		require.GreaterOrEqual(t, a+b, 0, "write skew: %d %d", a, b)
 	}
 }
 
