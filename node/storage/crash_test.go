@@ -40,7 +40,7 @@ func readUint(t *testing.T, r Reader, key keys.Key) uint64 {
 // tables overlap the memtable, and batches larger than a memtable take another way in.
 func TestStateCrashKeepsPrefix(t *testing.T) {
 	const ranges, rounds, steps = 3, 10, 60
-	for seed := range uint64(3) {
+	for seed := range uint64(crashSeeds) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		fs := MemFS()
 		s := openState(t, fs)
@@ -146,7 +146,7 @@ func entry(rng int, i, term uint64) *raft.Log {
 // stays at or below the durable applied index (S15, S16).
 func TestLogCrashAndReplay(t *testing.T) {
 	const ranges = 4
-	for seed := range uint64(8) {
+	for seed := range uint64(2 * crashSeeds) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		fs := MemFS()
 		for range 4 {
