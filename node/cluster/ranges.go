@@ -14,11 +14,32 @@ var (
 	RangeIDKey = keys.System("ids/range")
 )
 
+// maxInitialVoters bounds the voters of the first ranges.
+const maxInitialVoters = 5
+
+// voters returns the members that hold the first ranges: one for each zone, in the order of
+// the plan, an odd number. A member without a zone is a zone of its own.
+func (p *Plan) voters() []NodeInfo {
+	seen := map[string]bool{}
+	var out []NodeInfo
+	for _, m := range p.Members {
+		if zone := m.Region + "/" + m.Zone; m.Zone == "" || !seen[zone] {
+			seen[zone] = true
+			out = append(out, m)
+		}
+	}
+	out = out[:min(len(out), maxInitialVoters)]
+	if len(out)%2 == 0 {
+		out = out[:len(out)-1]
+	}
+	return out
+}
+
 // InitialRanges returns the descriptors of a new cluster's two ranges: the meta range and
-// everything else. Every member holds a voter of both.
+// everything else.
 func (p *Plan) InitialRanges() [2]kv.RangeDescriptor {
 	var replicas []kv.ReplicaDescriptor
-	for i, m := range p.Members {
+	for i, m := range p.voters() {
 		replicas = append(replicas, kv.ReplicaDescriptor{Node: m.ID, Replica: keys.ReplicaID(i + 1)})
 	}
 	next := keys.ReplicaID(len(replicas) + 1)

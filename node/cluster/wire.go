@@ -23,9 +23,10 @@ const maxNodes = 4096
 type NodeState uint8
 
 const (
-	Live           NodeState = iota
-	Draining                 // gives its leases away and takes none
-	Decommissioned           // for good; its ID is never used again (SAFETY S18)
+	Live            NodeState = iota
+	Draining                  // gives its leases away and takes none
+	Decommissioned            // for good; its ID is never used again (SAFETY S18)
+	Decommissioning           // its replicas are moved away
 )
 
 // String names the state.
@@ -37,6 +38,8 @@ func (s NodeState) String() string {
 		return "draining"
 	case Decommissioned:
 		return "decommissioned"
+	case Decommissioning:
+		return "decommissioning"
 	}
 	return fmt.Sprintf("state(%d)", uint8(s))
 }

@@ -34,6 +34,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/raftnet"
 	"github.com/atolldb/atoll/node/replica"
 	"github.com/atolldb/atoll/node/replica/raftcmd"
 	"github.com/atolldb/atoll/node/storage"
@@ -94,9 +95,7 @@ type instance struct {
 var currentTermKey = []byte("CurrentTerm")
 
 // ServerID names a replica within raft; it is its address as well (SAFETY S29).
-func ServerID(node keys.NodeID, id keys.ReplicaID) raft.ServerID {
-	return raft.ServerID(fmt.Sprintf("n%d/%d", node, id))
-}
+func ServerID(node keys.NodeID, id keys.ReplicaID) raft.ServerID { return raftnet.ServerID(node, id) }
 
 // Open starts the replica from what the engines hold. A replica without data waits for a
 // leader's snapshot.
@@ -127,25 +126,6 @@ func Open(cfg Config) (*Group, error) {
 	return g, nil
 }
 
-// Settings returns raft's settings for a range; raft.md has the reasons. They are the slow
-// fallback: node-pair liveness detects failures and starts elections.
-func Settings() *raft.Config {
-	c := raft.DefaultConfig()
-	c.HeartbeatTimeout = 10 * time.Second
-	c.ElectionTimeout = 10 * time.Second
-	c.LeaderLeaseTimeout = 5 * time.Second
-	c.CommitTimeout = 5 * time.Second
-	c.MaxAppendEntries = 64
-	c.SnapshotThreshold = ^uint64(0)
-	c.SnapshotInterval = 24 * time.Hour
-	c.TrailingLogs = ^uint64(0)
-	c.NoSnapshotRestoreOnStart = true
-	c.ShutdownOnRemove = false
-	c.NoLegacyTelemetry = true
-	c.PreVoteDisabled = false
-	return c
-}
-
 func (g *Group) startLocked() error {
 	st := g.fsm.snapshotState()
 	if err := g.log.reconcile(st.Applied); err != nil {
@@ -160,8 +140,7 @@ func (g *Group) startLocked() error {
 			return err
 		}
 	}
-	conf := Settings()
-	conf.LocalID = ServerID(g.cfg.Node, g.cfg.Replica)
+	conf := raftnet.RaftConfig(ServerID(g.cfg.Node, g.cfg.Replica))
 	conf.Logger = raftLogger(g.logger)
 	r, err := raft.NewRaft(conf, g.fsm, g.log, g.log, (*snapshotStore)(g), &transport{Transport: g.cfg.Transport, g: g})
 	if err != nil {
@@ -190,8 +169,15 @@ func (g *Group) stopLocked() {
 	inst.watch.Wait()
 }
 
+// GetLog reads raft's log, and the term of the position right before its first entry.
+func (g *Group) GetLog(index uint64, l *raft.Log) error { return g.log.GetLog(index, l) }
+
 // Close stops the replica and waits for its goroutines. It must not be called from an event.
+// A transport that can be closed is: calls that wait for a dead peer end with it only.
 func (g *Group) Close() {
+	if c, ok := g.cfg.Transport.(raft.WithClose); ok {
+		_ = c.Close()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {

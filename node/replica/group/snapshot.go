@@ -108,7 +108,7 @@ func (t *transfer) run(ctx context.Context) (*reply, error) {
 	if err != nil || !r.send {
 		return r, err
 	}
-	for _, sp := range replicatedSpans(&t.o.State.Desc) {
+	for _, sp := range ReplicatedSpans(&t.o.State.Desc) {
 		if err := t.span(ctx, sp); err != nil {
 			t.s.net.Notify(t.node, raftnet.Bulk, raftnet.MethodSnapshotAbort, (&endMsg{id: t.id}).encode())
 			return nil, err

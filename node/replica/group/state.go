@@ -205,9 +205,9 @@ func DataSpans(start, end keys.Key) []keys.Span {
 	return []keys.Span{keys.AddressedLocalSpan(start, end), data}
 }
 
-// replicatedSpans returns everything that all replicas of a range have in common, in key
+// ReplicatedSpans returns everything that all replicas of a range have in common, in key
 // order.
-func replicatedSpans(d *kv.RangeDescriptor) []keys.Span {
+func ReplicatedSpans(d *kv.RangeDescriptor) []keys.Span {
 	local := keys.Span{Key: keys.RangeLocalPrefix(d.RangeID), EndKey: keys.RangeLocal(d.RangeID, localSuffix)}
 	data := DataSpans(d.Start, d.End)
 	return []keys.Span{data[0], local, data[1]} // \x01k, \x01r, \x02...

@@ -1,0 +1,202 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/node/replica"
+	"github.com/atolldb/atoll/node/replica/group"
+	"github.com/atolldb/atoll/node/replica/raftcmd"
+)
+
+const (
+	// caughtUpEntries is how far a non-voter may be behind when it becomes a voter.
+	caughtUpEntries = 32
+	// freshContact is how long ago a follower may have answered to count as reachable; raft
+	// asks an idle follower about every second.
+	freshContact = 4 * time.Second
+	changeWait   = 30 * time.Second
+)
+
+// ChangeReplicas implements replica.Admin: one step (SAFETY S19).
+func (s *Store) ChangeReplicas(ctx context.Context, rr *replica.Replica, req *kv.AdminChangeReplicasRequest) (*kv.RangeDescriptor, error) {
+	r, err := s.led(rr)
+	if err != nil {
+		return nil, err
+	}
+	r.admin.Lock()
+	defer r.admin.Unlock()
+	if err := s.settle(ctx, r); err != nil {
+		return nil, err
+	}
+	if g := rr.Desc().Generation; req.Generation != 0 && g != req.Generation {
+		return nil, &kv.InvalidRequestError{Detail: fmt.Sprintf("range %d has generation %d, the change was decided at %d; decide again", r.rangeID, g, req.Generation)}
+	}
+	switch req.Kind {
+	case kv.AddNonVoter:
+		err = s.addNonVoter(ctx, r, req.Node)
+	case kv.PromoteToVoter:
+		err = s.promote(ctx, r, req.Node)
+	case kv.RemoveReplica:
+		err = s.removeMember(ctx, r, req.Node)
+	default:
+		err = &kv.InvalidRequestError{Detail: fmt.Sprintf("unknown replica change %d", req.Kind)}
+	}
+	if err != nil {
+		return nil, proposeError(err)
+	}
+	d := rr.Desc().Clone()
+	if err := s.writeMeta(ctx, &d); err != nil {
+		s.logger.Warn("meta record is late after a replica change", "range", r.rangeID, "err", err)
+	}
+	return &d, nil
+}
+
+// settle brings descriptor and meta record up to date before a further change (S19, S29).
+func (s *Store) settle(ctx context.Context, r *rep) error {
+	if err := s.followConfig(ctx, r); err != nil {
+		return proposeError(err)
+	}
+	d := r.desc().Clone()
+	if err := s.writeMeta(ctx, &d); err != nil {
+		return fmt.Errorf("store: range %d: its meta record must be brought up to date first: %w", r.rangeID, err)
+	}
+	return nil
+}
+
+// followConfig makes the descriptor say what the raft configuration is: that one is the
+// truth, and a crash between the two leaves the descriptor behind.
+func (s *Store) followConfig(ctx context.Context, r *rep) error {
+	st := r.group.Load().State()
+	if sameMembers(st.Config, &st.Desc) {
+		return nil
+	}
+	d := st.Desc.Clone()
+	d.Generation++
+	d.Replicas = nil
+	for _, sv := range st.Config.Servers {
+		node, id, err := raftnet.ParseServerID(sv.ID)
+		if err != nil {
+			return err
+		}
+		rd := kv.ReplicaDescriptor{Node: node, Replica: id}
+		if sv.Suffrage != raft.Voter {
+			rd.Type = kv.NonVoter
+		}
+		d.Replicas = append(d.Replicas, rd)
+		d.NextReplicaID = max(d.NextReplicaID, id+1)
+	}
+	term, ok := r.leads()
+	if !ok {
+		return fmt.Errorf("%w: the lease of range %d is gone", replica.ErrRejected, r.rangeID)
+	}
+	_, err := r.Propose(ctx, &raftcmd.Command{ID: newID(), Term: term, Proposer: s.cfg.Node, ChangeDesc: &d})
+	return err
+}
+
+// reconfigure makes one raft configuration change and lets the descriptor follow.
+func (s *Store) reconfigure(ctx context.Context, r *rep, kind group.Change, id raft.ServerID) error {
+	ctx, cancel := context.WithTimeout(ctx, changeWait)
+	defer cancel()
+	g := r.group.Load()
+	if err := g.ChangeConfig(ctx, kind, id, g.State().ConfigIndex); err != nil {
+		return fmt.Errorf("store: range %d: membership change of %s: %w", r.rangeID, id, err)
+	}
+	s.metrics.changes.Inc()
+	return s.followConfig(ctx, r)
+}
+
+func (s *Store) addNonVoter(ctx context.Context, r *rep, node keys.NodeID) error {
+	d := r.desc().Clone()
+	if _, ok := d.Replica(node); ok {
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has a replica of %s already", node, &d)}
+	}
+	id := d.NextReplicaID
+	d.Replicas = append(d.Replicas, kv.ReplicaDescriptor{Node: node, Replica: id, Type: kv.NonVoter})
+	if err := s.callReplica(ctx, node, raftnet.MethodReplicaCreate, id, &d); err != nil {
+		return fmt.Errorf("store: making replica %d of range %d on node %d: %w", id, r.rangeID, node, err)
+	}
+	return s.reconfigure(ctx, r, group.AddLearner, raftnet.ServerID(node, id))
+}
+
+// caughtUp reports whether a follower has the log.
+func (r *rep) caughtUp(id raft.ServerID) bool {
+	g := r.group.Load()
+	p := g.Peer(id)
+	return p.Match > 0 && p.Match+caughtUpEntries >= g.LastIndex() && time.Since(p.Contact) < freshContact
+}
+
+func (s *Store) promote(ctx context.Context, r *rep, node keys.NodeID) error {
+	rd, ok := r.desc().Replica(node)
+	if !ok || rd.Type != kv.NonVoter {
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has no non-voter of %s", node, r.desc())}
+	}
+	id := raftnet.ServerID(node, rd.Replica)
+	ctx, cancel := context.WithTimeout(ctx, changeWait)
+	defer cancel()
+	for !r.caughtUp(id) {
+		t := time.NewTimer(50 * time.Millisecond)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return &kv.UnavailableError{RangeID: r.rangeID, Waited: changeWait, Detail: fmt.Sprintf("the replica on node %d has not caught up; try again", node)}
+		}
+		if _, ok := r.leads(); !ok {
+			return fmt.Errorf("%w: the lease is gone", replica.ErrRejected)
+		}
+	}
+	return s.reconfigure(ctx, r, group.AddVoter, id)
+}
+
+// errNeedsTransfer refuses the removal of the leaseholder's own replica.
+var errNeedsTransfer = errors.New("store: the leaseholder's own replica can't be removed; transfer the lease first")
+
+func (s *Store) removeMember(ctx context.Context, r *rep, node keys.NodeID) error {
+	d := r.desc().Clone()
+	rd, ok := d.Replica(node)
+	if !ok {
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has no replica of %s", node, &d)}
+	}
+	if node == s.cfg.Node {
+		return errNeedsTransfer
+	}
+	if rd.Type == kv.Voter {
+		voters, reachable := 0, 0
+		for _, o := range d.Replicas {
+			if o.Type != kv.Voter {
+				continue
+			}
+			voters++
+			if o.Node != node && (o.Node == s.cfg.Node || s.cfg.Support.Live(o.Node) && r.caughtUp(raftnet.ServerID(o.Node, o.Replica))) {
+				reachable++
+			}
+		}
+		if quorum := voters/2 + 1; reachable < quorum && voters > 2 || reachable < 1 {
+			// REQUIRES: S19
+			return fmt.Errorf("%w: removing node %d would leave %d reachable voters of %s, fewer than the quorum of %d",
+				replica.ErrRejected, node, reachable, &d, quorum)
+		}
+	}
+	if err := s.reconfigure(ctx, r, group.Remove, raftnet.ServerID(node, rd.Replica)); err != nil {
+		return err
+	}
+	if s.cfg.Support.Live(node) {
+		now := r.desc().Clone()
+		s.spawn(func() {
+			ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
+			defer cancel()
+			if err := s.callReplica(ctx, node, raftnet.MethodReplicaRemove, rd.Replica, &now); err != nil {
+				s.logger.Debug("a removed replica could not be told; it will find out", "range", r.rangeID, "peer", node, "err", err)
+			}
+		})
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/hlc"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/node/replica"
+	"github.com/atolldb/atoll/node/replica/eval"
+)
+
+// Config is what a store is made of.
+type Config struct {
+	Engines   *Engines
+	Node      keys.NodeID
+	Network   raftnet.Network
+	Router    *raftnet.Router
+	Support   raftnet.Support
+	Clock     *hlc.Clock
+	Directory *cluster.Directory
+	// Plan is set on a founding member: the store makes the first ranges from it, once.
+	Plan *cluster.Plan
+	// Pushdown evaluates filters; nil refuses them.
+	Pushdown eval.Pushdown
+	Limits   replica.Limits
+	// OldestRead returns the oldest read timestamp that a transaction of this gateway still
+	// uses (its clock if there is none). nil: unknown.
+	OldestRead func() hlc.Timestamp
+	// OnFatal is called when the store can't go on; it should end the process.
+	OnFatal    func(error)
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+
+	// MaxRangeBytes is the size at which a range is split. Default 512 MiB.
+	MaxRangeBytes int64
+	// GCTTL is how long old versions are kept. Default 10 minutes.
+	GCTTL time.Duration
+	// PileupAge is how old a version must be to be collected early; PileupVersions from how
+	// many versions on a key is piled up; UnknownReadAge what a node that does not answer
+	// counts with. Defaults 15 s, 64, 1 minute.
+	PileupAge      time.Duration
+	PileupVersions int
+	UnknownReadAge time.Duration
+	// ReserveBytes is the free disk space below which new writes are refused. Default 256 MiB.
+	ReserveBytes int64
+	// Voters is how many voters a range should have where there are zones enough. Default 3.
+	Voters int
+	// DeadAfter is how long a node must be silent until its replicas are replaced. Default 60 s.
+	DeadAfter time.Duration
+	// Interval is how often ranges are looked at. Default 1 s.
+	Interval time.Duration
+	// SnapshotBytesPerSecond paces the snapshots that this node sends. Default 64 MiB.
+	SnapshotBytesPerSecond int64
+}
+
+func (c *Config) ensureDefaults() {
+	def(&c.MaxRangeBytes, 512<<20)
+	def(&c.GCTTL, 10*time.Minute)
+	def(&c.PileupAge, 15*time.Second)
+	def(&c.PileupVersions, 64)
+	def(&c.UnknownReadAge, time.Minute)
+	def(&c.ReserveBytes, 256<<20)
+	def(&c.Voters, 3)
+	def(&c.DeadAfter, time.Minute)
+	def(&c.Interval, time.Second)
+	def(&c.SnapshotBytesPerSecond, 64<<20)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.OnFatal == nil {
+		c.OnFatal = func(err error) { panic(err) }
+	}
+}
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+func (c *Config) validate() error {
+	var errs []error
+	for _, f := range []struct {
+		missing bool
+		name    string
+	}{
+		{c.Engines == nil, "Engines"}, {c.Node <= 0, "Node"}, {c.Network == nil, "Network"}, {c.Router == nil, "Router"},
+		{c.Support == nil, "Support"}, {c.Clock == nil, "Clock"}, {c.Directory == nil, "Directory"},
+	} {
+		if f.missing {
+			errs = append(errs, errors.New("store: Config."+f.name+" is required"))
+		}
+	}
+	if c.Voters%2 == 0 || c.Voters < 1 || c.Voters > 7 {
+		errs = append(errs, fmt.Errorf("store: Voters is %d, want 1, 3, 5 or 7", c.Voters))
+	}
+	if c.MaxRangeBytes < 1<<20 {
+		errs = append(errs, fmt.Errorf("store: MaxRangeBytes is %d, the minimum is %d", c.MaxRangeBytes, 1<<20))
+	}
+	if c.Interval < 10*time.Millisecond {
+		errs = append(errs, fmt.Errorf("store: Interval is %s, the minimum is 10ms", c.Interval))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,228 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/raftnet"
+)
+
+const (
+	workers       = 4                // ranges worked on at a time
+	workTimeout   = 2 * time.Minute  // for one range
+	sizeEvery     = 10 * time.Second // between looks at a range's size
+	ensureEvery   = 5 * time.Second  // between reminders to a follower without a replica
+	leaderlessFor = 10 * time.Second // before a replica asks whether it still belongs
+	repairEvery   = 2 * time.Second
+	flushEvery    = 10 * time.Second // flushes for the sake of long logs
+	longLog       = 32 << 20         // bytes
+)
+
+// maintain looks at every range once per interval. A quiet range costs a few loads from
+// memory; work runs in a bounded number of goroutines.
+func (s *Store) maintain() {
+	tick := time.NewTicker(s.cfg.Interval)
+	defer tick.Stop()
+	slots := semaphore.NewWeighted(workers)
+	var lastFlush time.Time
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		s.checkDisk()
+		s.trackDead(now)
+		var logBytes int64
+		for _, r := range s.all() {
+			if s.ctx.Err() != nil {
+				return
+			}
+			logBytes += s.look(r, now, slots)
+		}
+		if logBytes > longLog && now.Sub(lastFlush) > flushEvery {
+			lastFlush = now
+			s.metrics.flushes.Inc()
+			s.spawn(func() { _ = s.state.Flush() })
+		}
+		if s.draining.Load() || s.full.Load() {
+			s.spawnOnce(&s.shedding, s.shedLeases)
+		}
+	}
+}
+
+// look decides what a range needs, from memory, and returns the bytes of a log that waits
+// for a flush.
+func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted) (logBytes int64) {
+	g := r.group.Load()
+	if g == nil {
+		return 0
+	}
+	bytes, worth := g.Truncatable()
+	if worth {
+		logBytes = bytes
+	}
+	jobs := s.jobs(r, now)
+	if worth {
+		jobs = append(jobs, s.truncate)
+	}
+	if len(jobs) == 0 || !slots.TryAcquire(1) {
+		return logBytes
+	}
+	if !r.busy.CompareAndSwap(false, true) {
+		slots.Release(1)
+		return logBytes
+	}
+	ok := s.spawn(func() {
+		defer slots.Release(1)
+		defer r.busy.Store(false)
+		ctx, cancel := context.WithTimeout(s.ctx, workTimeout)
+		defer cancel()
+		for _, job := range jobs {
+			if err := job(ctx, r); err != nil && ctx.Err() == nil {
+				s.metrics.failures.Inc()
+				s.logger.Debug("work on a range failed and is tried again", "range", r.rangeID, "err", err)
+			}
+		}
+	})
+	if !ok {
+		r.busy.Store(false)
+		slots.Release(1)
+	}
+	return logBytes
+}
+
+type job = func(context.Context, *rep) error
+
+// jobs returns what is due. It runs in the maintenance goroutine, and only while no job of
+// the range runs.
+func (s *Store) jobs(r *rep, now time.Time) []job {
+	if r.busy.Load() {
+		return nil
+	}
+	d := r.desc()
+	term, leads := r.leads()
+	if !leads || d == nil {
+		if r.trans.Leader() != 0 {
+			r.q.leaderless = time.Time{}
+		} else if r.q.leaderless.IsZero() {
+			r.q.leaderless = now
+		} else if now.Sub(r.q.leaderless) > leaderlessFor {
+			r.q.leaderless = now
+			return []job{s.checkMembership}
+		}
+		return nil
+	}
+	r.q.leaderless = time.Time{}
+	var jobs []job
+	if r.q.ledTerm != term {
+		r.q.ledTerm = term
+		r.q.lastEnsure = now
+		r.metaGen.Store(0) // whoever led before may have left the record behind
+	}
+	if r.metaGen.Load() < d.Generation || !sameMembers(r.group.Load().State().Config, d) {
+		jobs = append(jobs, s.fixMeta)
+	}
+	if now.Sub(r.q.lastEnsure) > ensureEvery {
+		r.q.lastEnsure = now
+		jobs = append(jobs, s.ensureReplicas)
+	}
+	if now.Sub(r.q.lastRepair) > repairEvery && !s.full.Load() {
+		r.q.lastRepair = now
+		jobs = append(jobs, s.repair)
+	}
+	commands := r.group.Load().Commands()
+	if now.Sub(r.q.lastSize) > sizeEvery && commands != r.q.sizeCommands && d.RangeID != keys.MetaRangeID && !s.full.Load() {
+		r.q.lastSize, r.q.sizeCommands = now, commands
+		jobs = append(jobs, s.splitBySize)
+	}
+	return append(jobs, s.gcJobs(r, now, commands)...)
+}
+
+func (s *Store) truncate(_ context.Context, r *rep) error {
+	before, err := r.group.Load().Truncate()
+	if err == nil {
+		s.metrics.truncations.Inc()
+	}
+	_ = before
+	return err
+}
+
+// fixMeta makes descriptor and meta record follow the configuration (S19, S29).
+func (s *Store) fixMeta(ctx context.Context, r *rep) error {
+	r.admin.Lock()
+	defer r.admin.Unlock()
+	return s.settle(ctx, r)
+}
+
+// ensureReplicas makes replicas that followers lack: one that never heard of the range, or
+// whose split came with a snapshot of the left side, can't be reached by raft.
+func (s *Store) ensureReplicas(ctx context.Context, r *rep) error {
+	d := r.desc().Clone()
+	for _, rd := range d.Replicas {
+		if rd.Node == s.cfg.Node || !s.cfg.Support.Live(rd.Node) {
+			continue
+		}
+		if p := r.group.Load().Peer(raftnet.ServerID(rd.Node, rd.Replica)); p.Match > 0 || p.Snapshot || time.Since(p.Contact) < ensureEvery {
+			continue
+		}
+		if err := s.callReplica(ctx, rd.Node, raftnet.MethodReplicaCreate, rd.Replica, &d); err != nil {
+			s.logger.Debug("a follower has no replica", "range", r.rangeID, "peer", rd.Node, "err", err)
+		}
+	}
+	return nil
+}
+
+// checkMembership asks meta whether this replica still belongs to its range: the message
+// that it was removed may have been lost.
+func (s *Store) checkMembership(ctx context.Context, r *rep) error {
+	d := r.desc()
+	if d == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, metaTimeout)
+	defer cancel()
+	now, err := s.lookup(ctx, d.Start)
+	if err != nil || now.RangeID != d.RangeID || now.Generation <= d.Generation {
+		return err
+	}
+	if rd, ok := now.Replica(s.cfg.Node); ok && rd.Replica == r.id {
+		return nil
+	}
+	return s.removeIfStale(r.id, now)
+}
+
+// splitBySize splits a range that has grown too large in its middle.
+func (s *Store) splitBySize(ctx context.Context, r *rep) error {
+	_, bytes := r.info()
+	if bytes < s.cfg.MaxRangeBytes {
+		return nil
+	}
+	at, err := s.middle(r.desc())
+	if err != nil || at == nil {
+		return err
+	}
+	_, err = s.Split(ctx, r.replica.Load(), &kv.AdminSplitRequest{SplitKey: at})
+	if err == nil {
+		s.logger.Info("split a range by size", "range", r.rangeID, "bytes", bytes, "at", at.String())
+	}
+	return err
+}
+
+// spawnOnce runs fn in a goroutine unless the last one of the same flag still runs.
+func (s *Store) spawnOnce(flag interface {
+	CompareAndSwap(old, new bool) bool
+	Store(bool)
+}, fn func()) {
+	if !flag.CompareAndSwap(false, true) {
+		return
+	}
+	if !s.spawn(func() { defer flag.Store(false); fn() }) {
+		flag.Store(false)
+	}
+}

@@ -1,0 +1,77 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	reg prometheus.Registerer
+	all []prometheus.Collector
+
+	splits, removals, changes, transfers, repairs, metaWrites, truncations, flushes, failures prometheus.Counter
+	collected, pileups, snapshotBytes, mismatches                                             prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
+	m := &metrics{reg: reg}
+	c := func(name, help string) prometheus.Counter {
+		k := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "atoll", Subsystem: "store", Name: name, Help: help})
+		m.all = append(m.all, k)
+		return k
+	}
+	g := func(name, help string, f func() float64) {
+		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "atoll", Subsystem: "store", Name: name, Help: help}, f))
+	}
+	m.splits = c("splits_total", "Splits applied on this node.")
+	m.removals = c("replica_removals_total", "Replicas removed from this node.")
+	m.changes = c("membership_changes_total", "Membership changes made by this node as leaseholder.")
+	m.transfers = c("lease_transfers_total", "Leases that this node handed over.")
+	m.repairs = c("repair_steps_total", "Replica changes decided by the repair queue.")
+	m.metaWrites = c("meta_writes_total", "Meta records written.")
+	m.truncations = c("log_truncations_total", "Looks at a raft log that was long enough to truncate.")
+	m.flushes = c("log_flushes_total", "State flushes forced so that raft logs can be truncated.")
+	m.failures = c("queue_failures_total", "Queue steps that failed and are tried again.")
+	m.collected = c("gc_keys_total", "Keys of which garbage was collected.")
+	m.pileups = c("gc_pileup_keys_total", "Keys of which garbage was collected early because it piled up.")
+	m.snapshotBytes = c("snapshot_sent_bytes_total", "Bytes of snapshots sent.")
+	m.mismatches = c("digest_mismatches_total", "Replicas whose digest differed from the leaseholder's.")
+	g("replicas", "Replicas on this node.", func() float64 { return float64(len(s.all())) })
+	g("leases", "Leases held by this node.", func() float64 { return float64(s.leases()) })
+	g("leaderless_ranges", "Replicas on this node that know no leader.", func() float64 {
+		n := 0
+		for _, r := range s.all() {
+			if r.trans.Leader() == 0 {
+				n++
+			}
+		}
+		return float64(n)
+	})
+	g("disk_full", "1 while the disk's reserve is touched.", func() float64 {
+		if s.full.Load() {
+			return 1
+		}
+		return 0
+	})
+	if reg == nil {
+		return m, nil
+	}
+	for _, k := range m.all {
+		if err := reg.Register(k); err != nil {
+			m.close()
+			return nil, fmt.Errorf("store: registering metrics: %w", errors.Join(err))
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) close() {
+	if m.reg == nil {
+		return
+	}
+	for _, k := range m.all {
+		m.reg.Unregister(k)
+	}
+}

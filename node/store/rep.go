@@ -1,0 +1,294 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/atolldb/atoll/node/hlc"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/node/replica"
+	"github.com/atolldb/atoll/node/replica/group"
+	"github.com/atolldb/atoll/node/replica/raftcmd"
+	"github.com/atolldb/atoll/node/storage"
+)
+
+// rep is one replica: its transport, raft group, and request path.
+type rep struct {
+	s       *Store
+	rangeID keys.RangeID
+	id      keys.ReplicaID
+	trans   *raftnet.RangeTransport
+	group   atomic.Pointer[group.Group]
+	replica atomic.Pointer[replica.Replica] // nil before the first snapshot
+
+	mu        sync.Mutex // of creation of replica, and of closing
+	closed    bool
+	inherited *replica.SplitState
+
+	admin sync.Mutex // one structure change at a time
+
+	// What the queues remember, in the maintenance goroutine only.
+	q struct {
+		ledTerm      uint64
+		lastSize     time.Time
+		sizeCommands int64
+		lastGC       time.Time
+		gcCommands   int64
+		lastPileup   time.Time
+		pileCommands int64
+		lastRepair   time.Time
+		leaderless   time.Time
+		lastEnsure   time.Time
+	}
+	busy    atomic.Bool  // a queue works on it
+	size    atomic.Int64 // as last measured
+	metaGen atomic.Int64 // generation that the meta record is known to have
+}
+
+var (
+	_ replica.Group = (*rep)(nil)
+	_ group.Events  = (*rep)(nil)
+)
+
+// start opens a recorded replica.
+func (s *Store) start(rec replicaRecord) (*rep, error) {
+	return s.startWith(rec, nil)
+}
+
+// startWith opens a recorded replica; inherited is what a split left in memory.
+func (s *Store) startWith(rec replicaRecord, inherited *replica.SplitState) (*rep, error) {
+	r := &rep{s: s, rangeID: rec.rangeID, id: rec.replica, inherited: inherited}
+	log, err := s.log.RaftLog(rec.rangeID, rec.replica)
+	if err != nil {
+		return nil, err
+	}
+	st, err := group.LoadState(s.state, rec.rangeID)
+	if err != nil {
+		return nil, err
+	}
+	r.trans, err = s.cfg.Router.Add(raftnet.RangeConfig{
+		Range: rec.rangeID, Replica: rec.replica,
+		AppliedTerm: func() uint64 {
+			if g := r.group.Load(); g != nil {
+				return g.AppliedTerm()
+			}
+			return 0
+		},
+		GetLog: func(index uint64, l *raft.Log) error {
+			if g := r.group.Load(); g != nil {
+				return g.GetLog(index, l)
+			}
+			return raft.ErrLogNotFound
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if st.Initialized() {
+		r.initialize(&st)
+	}
+	g, err := group.Open(group.Config{
+		RangeID: rec.rangeID, Replica: rec.replica, Node: s.cfg.Node, State: s.state, Log: log,
+		Transport: r.trans, Bind: r.trans.SetRaft, Lease: r.transportLease, Events: r,
+		OnLead: r.onLead, OnLost: r.onLost, SendSnapshot: s.snapshot.Send,
+		OnFatal: s.cfg.OnFatal, Logger: s.cfg.Logger,
+	})
+	if err != nil {
+		_ = r.trans.Close()
+		return nil, err
+	}
+	r.group.Store(g)
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		r.close()
+		return nil, errClosed
+	}
+	s.replicas[rec.rangeID] = r
+	s.mu.Unlock()
+	if g.AppliedTerm() > 0 {
+		// It may have become leader before the group was known here.
+		if term, ok := g.Leading(); ok && g.AppliedTerm() == term {
+			r.onLead(term)
+		}
+	}
+	return r, nil
+}
+
+var errClosed = errors.New("store: the store is closed")
+
+// initialize makes the request path, once the replica holds data.
+func (r *rep) initialize(st *group.State) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.replica.Load() != nil {
+		return
+	}
+	rr := replica.New(replica.Config{
+		Desc: st.Desc, Node: r.s.cfg.Node, Group: r, Engine: r.s.state, Clock: r.s.cfg.Clock,
+		Sender: &r.s.sender, Admin: r.s, Pushdown: r.s.cfg.Pushdown, GCThreshold: st.GCThreshold,
+		Admit: r.s.admit, Metrics: r.s.replMet, Limits: r.s.cfg.Limits,
+	})
+	rr.InheritSplit(r.inherited)
+	r.inherited = nil
+	r.replica.Store(rr)
+}
+
+func (r *rep) close() {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return
+	}
+	r.closed = true
+	r.mu.Unlock()
+	if rr := r.replica.Load(); rr != nil {
+		rr.OnLeaseLost() // answers those who wait
+	}
+	_ = r.trans.Close()
+	if g := r.group.Load(); g != nil {
+		g.Close()
+	}
+	if rr := r.replica.Load(); rr != nil {
+		rr.Close()
+	}
+}
+
+// desc returns the applied descriptor; nil before the first snapshot.
+func (r *rep) desc() *kv.RangeDescriptor {
+	if rr := r.replica.Load(); rr != nil {
+		return rr.Desc()
+	}
+	return nil
+}
+
+func (r *rep) transportLease() replica.LeaseStatus {
+	l := r.trans.Lease()
+	return replica.LeaseStatus{Valid: l.Valid, Term: l.Term, ReadLimit: l.ReadLimit, Leader: l.Leader}
+}
+
+// Lease implements replica.Group.
+func (r *rep) Lease() replica.LeaseStatus {
+	if r.group.Load() == nil {
+		return replica.LeaseStatus{}
+	}
+	return r.transportLease()
+}
+
+// Propose implements replica.Group.
+func (r *rep) Propose(ctx context.Context, cmd *raftcmd.Command) (replica.Result, error) {
+	g := r.group.Load()
+	if g == nil {
+		return replica.Result{}, fmt.Errorf("%w: the replica is starting", replica.ErrRejected)
+	}
+	return g.Propose(ctx, cmd)
+}
+
+// LookupCommand implements replica.Group.
+func (r *rep) LookupCommand(id [16]byte) ([]byte, bool) {
+	if g := r.group.Load(); g != nil {
+		return g.LookupCommand(id)
+	}
+	return nil, false
+}
+
+func (r *rep) onLead(term uint64) {
+	rr := r.replica.Load()
+	g := r.group.Load()
+	if rr == nil || g == nil {
+		return
+	}
+	// REQUIRES: S4. The mark of a split holds for the right side's first leaseholder.
+	rr.OnLease(term, r.trans.LowWater().Max(g.State().HighWater))
+}
+
+func (r *rep) onLost() {
+	if rr := r.replica.Load(); rr != nil {
+		rr.OnLeaseLost()
+	}
+}
+
+// leads reports whether this node holds the lease, and its term.
+func (r *rep) leads() (uint64, bool) {
+	l := r.Lease()
+	return l.Term, l.Valid
+}
+
+// SplitApplied implements group.Events.
+func (r *rep) SplitApplied(split raftcmd.SplitTrigger, gc hlc.Timestamp) {
+	rr := r.replica.Load()
+	if rr == nil {
+		return
+	}
+	_, leads := r.group.Load().Leading()
+	state := rr.OnSplit(split.Left, split.Right)
+	r.s.metrics.splits.Inc()
+	r.s.spawn(func() { r.s.adoptRight(&split.Left, &split.Right, state, leads) })
+}
+
+// DescriptorApplied implements group.Events.
+func (r *rep) DescriptorApplied(desc kv.RangeDescriptor) {
+	if rr := r.replica.Load(); rr != nil {
+		rr.OnDescriptor(desc)
+	} else if g := r.group.Load(); g != nil {
+		st := g.State()
+		r.initialize(&st)
+	}
+	if desc.RangeID == keys.MetaRangeID {
+		r.s.spawn(func() { r.s.learnMeta(desc) })
+	}
+}
+
+// GCThresholdApplied implements group.Events.
+func (r *rep) GCThresholdApplied(ts hlc.Timestamp) {
+	if rr := r.replica.Load(); rr != nil {
+		rr.OnGCThreshold(ts)
+	}
+}
+
+// DigestRequested implements group.Events.
+func (r *rep) DigestRequested(id raftcmd.ID, pos group.Position, snap *storage.Snapshot) {
+	if !r.s.spawn(func() { r.s.digests.compute(r.s, r.rangeID, id, pos, snap) }) {
+		_ = snap.Close()
+	}
+}
+
+// info returns the applied index and an estimate of the range's size.
+func (r *rep) info() (applied uint64, bytes int64) {
+	g, d := r.group.Load(), r.desc()
+	if g == nil {
+		return 0, 0
+	}
+	if d == nil {
+		return g.AppliedIndex(), 0
+	}
+	n, err := r.s.state.DiskUsage(keys.Span{Key: dataStart(d), EndKey: d.End})
+	if err != nil {
+		n = r.size.Load()
+	}
+	r.size.Store(n)
+	return g.AppliedIndex(), n
+}
+
+func dataStart(d *kv.RangeDescriptor) keys.Key {
+	if d.Start.Less(keys.MetaMin) {
+		return keys.MetaMin
+	}
+	return d.Start
+}
+
+// Info implements replica.Admin.
+func (s *Store) Info(rr *replica.Replica) (applied uint64, bytes int64) {
+	if r := s.get(rr.RangeID()); r != nil {
+		return r.info()
+	}
+	return 0, 0
+}

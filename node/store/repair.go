@@ -1,0 +1,199 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+)
+
+// deadline remembers since when nodes have been silent. Only the maintenance goroutine
+// writes it.
+type deadline struct {
+	since map[keys.NodeID]time.Time
+	dead  map[keys.NodeID]bool
+}
+
+// trackDead follows who answers.
+func (s *Store) trackDead(now time.Time) {
+	next := deadline{since: map[keys.NodeID]time.Time{}, dead: map[keys.NodeID]bool{}}
+	for _, n := range s.cfg.Directory.All() {
+		switch {
+		case n.State == cluster.Decommissioned:
+			next.dead[n.ID] = true
+		case n.ID == s.cfg.Node || s.cfg.Support.Live(n.ID):
+		default:
+			since, ok := s.dead.since[n.ID]
+			if !ok {
+				since = now
+			}
+			next.since[n.ID] = since
+			next.dead[n.ID] = now.Sub(since) >= s.cfg.DeadAfter || s.replacedAt(n)
+		}
+	}
+	s.mu.Lock()
+	s.dead = next
+	s.mu.Unlock()
+}
+
+// replacedAt reports whether a younger node has taken a silent node's address: its volume
+// is gone (S18), there is nothing to wait for.
+func (s *Store) replacedAt(n cluster.NodeInfo) bool {
+	for _, o := range s.cfg.Directory.All() {
+		if o.ID > n.ID && o.Addr == n.Addr && o.State != cluster.Decommissioned && (o.ID == s.cfg.Node || s.cfg.Support.Live(o.ID)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Store) isDead(id keys.NodeID) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.dead.dead[id]
+}
+
+// view is what repair decides on.
+type view struct {
+	nodes []cluster.NodeInfo
+	live  func(keys.NodeID) bool
+	dead  func(keys.NodeID) bool // silent for long, or decommissioned
+	want  int                    // voters
+}
+
+// step is one replica change.
+type step struct {
+	kind kv.ReplicaChangeKind
+	node keys.NodeID
+}
+
+func place(n cluster.NodeInfo) string {
+	if n.Zone == "" {
+		return fmt.Sprintf("node %d", n.ID) // a node without a zone is a zone of its own
+	}
+	return n.Region + "/" + n.Zone
+}
+
+// nextStep decides the next change of a range; it is pure. One for one inside a zone: a
+// replica on a dead or leaving node is replaced by a node of the same zone that has none,
+// non-voter first. And a range with fewer voters than wanted grows into zones without one.
+func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
+	info := map[keys.NodeID]cluster.NodeInfo{}
+	for _, n := range v.nodes {
+		info[n.ID] = n
+	}
+	usable := func(n cluster.NodeInfo) bool { return n.State == cluster.Live && v.live(n.ID) }
+	leaving := func(id keys.NodeID) bool {
+		n, ok := info[id]
+		return v.dead(id) || ok && (n.State == cluster.Decommissioning || n.State == cluster.Decommissioned)
+	}
+	zoneVoters := map[string]int{} // voters that stay
+	voters, good := 0, 0
+	for _, rd := range d.Replicas {
+		if rd.Type == kv.NonVoter {
+			if leaving(rd.Node) {
+				return step{kv.RemoveReplica, rd.Node}, true
+			}
+			if v.live(rd.Node) {
+				return step{kv.PromoteToVoter, rd.Node}, true
+			}
+			return step{}, false // one change at a time
+		}
+		voters++
+		if !leaving(rd.Node) {
+			good++
+			zoneVoters[place(info[rd.Node])]++
+		}
+	}
+	candidate := func(zone string) (keys.NodeID, bool) {
+		for _, n := range v.nodes {
+			if _, has := d.Replica(n.ID); usable(n) && !has && (zone == "" && zoneVoters[place(n)] == 0 || place(n) == zone) {
+				return n.ID, true
+			}
+		}
+		return 0, false
+	}
+	for _, rd := range d.Replicas {
+		if !leaving(rd.Node) {
+			continue
+		}
+		zone := place(info[rd.Node])
+		if zoneVoters[zone] > 0 {
+			return step{kv.RemoveReplica, rd.Node}, true
+		}
+		if n, ok := candidate(zone); ok {
+			return step{kv.AddNonVoter, n}, true
+		}
+		// A dead node may come back; one that leaves for good is not waited for.
+		if info[rd.Node].State != cluster.Live && info[rd.Node].State != cluster.Draining && good >= v.want {
+			return step{kv.RemoveReplica, rd.Node}, true
+		}
+	}
+	zones := map[string]bool{}
+	for _, n := range v.nodes {
+		if usable(n) {
+			zones[place(n)] = true
+		}
+	}
+	want := min(v.want, len(zones))
+	if want%2 == 0 {
+		want--
+	}
+	if voters < want {
+		if n, ok := candidate(""); ok {
+			return step{kv.AddNonVoter, n}, true
+		}
+	}
+	return step{}, false
+}
+
+// repair makes the next change that a range needs.
+func (s *Store) repair(ctx context.Context, r *rep) error {
+	d := r.desc().Clone()
+	st, ok := nextStep(&d, view{nodes: s.cfg.Directory.All(), live: s.cfg.Support.Live, dead: s.isDead, want: s.cfg.Voters})
+	if !ok {
+		return nil
+	}
+	if st.kind == kv.RemoveReplica && st.node == s.cfg.Node {
+		return s.moveLease(ctx, r)
+	}
+	_, err := s.ChangeReplicas(ctx, r.replica.Load(), &kv.AdminChangeReplicasRequest{Generation: d.Generation, Kind: st.kind, Node: st.node})
+	if err == nil {
+		s.metrics.repairs.Inc()
+		s.logger.Info("replica change", "range", r.rangeID, "change", changeName(st.kind), "peer", st.node)
+		r.q.lastRepair = time.Time{} // look again at the next tick
+	}
+	return err
+}
+
+func changeName(k kv.ReplicaChangeKind) string {
+	return [...]string{"add non-voter", "promote to voter", "remove"}[k]
+}
+
+// moveLease hands a range to a live voter, on a node that keeps leases if there is one.
+func (s *Store) moveLease(ctx context.Context, r *rep) error {
+	var errs []error
+	for _, rd := range r.desc().Replicas {
+		if rd.Node == s.cfg.Node || rd.Type != kv.Voter || !s.cfg.Support.Live(rd.Node) || s.isDead(rd.Node) {
+			continue
+		}
+		if n, ok := s.cfg.Directory.Get(rd.Node); ok && n.State != cluster.Live {
+			continue
+		}
+		r.admin.Lock()
+		err := s.transfer(ctx, r, rd.Node)
+		r.admin.Unlock()
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return fmt.Errorf("store: no live voter can take the lease of %s", r.desc())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,419 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/atolldb/atoll/node/hlc"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/mvcc"
+	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/node/replica"
+	"github.com/atolldb/atoll/node/replica/group"
+	"github.com/atolldb/atoll/node/storage"
+)
+
+// Store holds a node's replicas. It is safe for concurrent use.
+type Store struct {
+	cfg      Config
+	state    *storage.StateEngine
+	log      *storage.LogEngine
+	logger   *slog.Logger
+	metrics  *metrics
+	replMet  *replica.Metrics
+	sender   lateSender
+	snapshot *group.Sender
+	receiver *group.Receiver
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // goroutines of the store; raised under mu while not closed
+
+	mu       sync.RWMutex
+	closed   bool
+	replicas map[keys.RangeID]*rep
+
+	structure sync.Mutex // serialises what makes and removes replicas
+
+	metaDesc atomic.Pointer[kv.RangeDescriptor]
+	draining atomic.Bool
+	full     atomic.Bool
+	digests  digests
+	dead     deadline // guarded by mu
+	shedding atomic.Bool
+	free     atomic.Int64
+	paceMu   sync.Mutex
+	pace     pacer // guarded by paceMu
+}
+
+// lateSender is the way to other ranges; it is set after the store is open, because it needs
+// the store itself.
+type lateSender struct{ p atomic.Pointer[kv.Sender] }
+
+// Send implements kv.Sender.
+func (l *lateSender) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse, error) {
+	s := l.p.Load()
+	if s == nil {
+		return nil, &kv.UnavailableError{RangeID: ba.RangeID, Detail: "the node is still starting"}
+	}
+	return (*s).Send(ctx, ba)
+}
+
+// Open starts every replica that the local records name. Call Start when the sender stands.
+func Open(cfg Config) (*Store, error) {
+	cfg.ensureDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s := &Store{cfg: cfg, state: cfg.Engines.State, log: cfg.Engines.Log, logger: cfg.Logger.With("node", cfg.Node),
+		replicas: map[keys.RangeID]*rep{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	var err error
+	if s.metrics, err = newMetrics(cfg.Registerer, s); err != nil {
+		return nil, err
+	}
+	if s.replMet, err = replica.NewMetrics(cfg.Registerer); err != nil {
+		return nil, err
+	}
+	if d, err := loadMetaDesc(s.log); err != nil {
+		return nil, err
+	} else if d != nil {
+		s.metaDesc.Store(d)
+	}
+	s.pace.perSecond = cfg.SnapshotBytesPerSecond
+	s.snapshot = group.NewSender(cfg.Network, func(id raft.ServerID) (keys.NodeID, bool) {
+		n, _, err := raftnet.ParseServerID(id)
+		return n, err == nil
+	}, s.snapshotSent)
+	if err := s.recover(); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("store: recovery: %w", err)
+	}
+	s.receiver = group.NewReceiver(cfg.Network, s.state, s)
+	s.handle()
+	return s, nil
+}
+
+// recover brings the engines to what the local records say and starts the replicas.
+func (s *Store) recover() error {
+	if err := s.found(); err != nil {
+		return err
+	}
+	recs, err := listRecords(s.log)
+	if err != nil {
+		return err
+	}
+	have := map[keys.RangeID]bool{}
+	for _, r := range recs {
+		have[r.rangeID] = true
+		if r.state == recordRemoving {
+			if err := s.finishRemoval(r, nil); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := s.recoverSplits(r.rangeID, &recs, have); err != nil {
+			return err
+		}
+	}
+	if recs, err = listRecords(s.log); err != nil {
+		return err
+	}
+	for _, r := range recs {
+		if _, err := s.start(r); err != nil {
+			return err
+		}
+	}
+	return s.removeOrphans(recs)
+}
+
+// recoverSplits records right sides that a crash left unrecorded (S20).
+func (s *Store) recoverSplits(left keys.RangeID, _ *[]replicaRecord, have map[keys.RangeID]bool) error {
+	pending, err := group.PendingSplits(s.state, left)
+	if err != nil {
+		return err
+	}
+	for i := range pending {
+		right := &pending[i]
+		if !have[right.RangeID] {
+			if err := s.recordRight(right); err != nil {
+				return err
+			}
+			have[right.RangeID] = true
+			if err := s.recoverSplits(right.RangeID, nil, have); err != nil {
+				return err
+			}
+		}
+		if err := group.ClearPendingSplit(s.state, left, right.RangeID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeOrphans deletes logs without a record (S16). State without a record can't be told
+// from the data of a neighbour by its keys; a replica that is made anew clears its span.
+func (s *Store) removeOrphans(recs []replicaRecord) error {
+	live := map[storage.ReplicaLog]bool{}
+	for _, r := range recs {
+		live[storage.ReplicaLog{Range: r.rangeID, Replica: r.replica}] = true
+	}
+	logs, err := s.log.ListRaftLogs()
+	if err != nil {
+		return err
+	}
+	for _, l := range logs {
+		if live[l] {
+			continue
+		}
+		s.logger.Warn("removing a raft log without a replica", "range", l.Range, "replica", l.Replica)
+		if err := s.log.UpdateLocal(func(u *storage.LocalUpdate) error { return u.RemoveLog(l.Range, l.Replica) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// found makes the first ranges of a new cluster (S28): byte for byte the same on each member.
+func (s *Store) found() error {
+	if s.cfg.Plan == nil {
+		return nil
+	}
+	if _, done, err := s.log.GetLocal([]byte(foundedKey)); err != nil || done {
+		return err
+	}
+	p := s.cfg.Plan
+	b := s.state.NewBatch()
+	defer b.Close()
+	ranges := p.InitialRanges()
+	for i := range ranges {
+		if err := group.WriteInitialState(b, &ranges[i], hlc.Timestamp{}, hlc.Timestamp{}); err != nil {
+			return err
+		}
+	}
+	for _, d := range p.InitialData() {
+		if in, err := mvcc.Put(b, d.Key, p.Timestamp(), d.Value, false, mvcc.PutOptions{}); err != nil || in != nil {
+			return fmt.Errorf("store: founding: %s: intent %v: %w", d.Key, in, err)
+		}
+	}
+	// A crash before the records below repeats all of this: begin from nothing.
+	var member bool
+	for i := range ranges {
+		if _, ok := ranges[i].Replica(s.cfg.Node); ok {
+			member = true
+			if err := group.ClearData(s.state, ranges[i].RangeID, group.DataSpans(ranges[i].Start, ranges[i].End)...); err != nil {
+				return err
+			}
+		}
+	}
+	if member {
+		if err := s.state.Commit(b); err != nil {
+			return err
+		}
+		if err := s.state.Flush(); err != nil {
+			return err
+		}
+	}
+	return s.log.UpdateLocal(func(u *storage.LocalUpdate) error {
+		for i := range ranges {
+			r, ok := ranges[i].Replica(s.cfg.Node)
+			if !ok {
+				continue
+			}
+			if err := setRecord(u, replicaRecord{rangeID: ranges[i].RangeID, replica: r.Replica}); err != nil {
+				return err
+			}
+		}
+		if err := u.Set([]byte(metaDescKey), kv.EncodeRangeDescriptor(nil, &ranges[0])); err != nil {
+			return err
+		}
+		s.metaDesc.Store(&ranges[0])
+		return u.Set([]byte(foundedKey), []byte{recordVersion})
+	})
+}
+
+// Start begins the store's own work. sender reaches every range of the cluster.
+func (s *Store) Start(sender kv.Sender) {
+	s.sender.p.Store(&sender)
+	s.spawn(s.maintain)
+	s.spawn(s.spreadMeta)
+}
+
+// Close stops everything. The engines stay open. The router may be closed before or after.
+func (s *Store) Close() {
+	s.cancel()
+	s.mu.Lock()
+	s.closed = true
+	all := make([]*rep, 0, len(s.replicas))
+	for _, r := range s.replicas {
+		all = append(all, r)
+	}
+	s.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, r := range all {
+		wg.Go(r.close)
+	}
+	wg.Wait()
+	if s.receiver != nil {
+		s.receiver.Close()
+	}
+	s.wg.Wait()
+	// A split that was being registered may have started one more.
+	for _, r := range s.all() {
+		r.close()
+	}
+	s.metrics.close()
+}
+
+// spawn runs fn in a goroutine that Close waits for; not once closed.
+func (s *Store) spawn(fn func()) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return false
+	}
+	s.wg.Go(fn)
+	return true
+}
+
+func (s *Store) get(id keys.RangeID) *rep {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.replicas[id]
+}
+
+// all returns the replicas, by range.
+func (s *Store) all() []*rep {
+	s.mu.RLock()
+	out := make([]*rep, 0, len(s.replicas))
+	for _, r := range s.replicas {
+		out = append(out, r)
+	}
+	s.mu.RUnlock()
+	sort.Slice(out, func(i, j int) bool { return out[i].rangeID < out[j].rangeID })
+	return out
+}
+
+// Send implements kv.Sender for the ranges of this node: the batch names one.
+func (s *Store) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse, error) {
+	r := s.get(ba.RangeID)
+	if r == nil {
+		return nil, &kv.RangeNotFoundError{RangeID: ba.RangeID, Node: s.cfg.Node}
+	}
+	rr := r.replica.Load()
+	if rr == nil {
+		return nil, &kv.NotLeaseholderError{RangeID: ba.RangeID, Reason: "the replica waits for its first snapshot"}
+	}
+	br, err := rr.Send(ctx, ba)
+	var mismatch *kv.RangeKeyMismatchError
+	if errors.As(err, &mismatch) {
+		// S29: a stale sender learns what this node knows.
+		out := *mismatch
+		out.Descs = s.overlapping(mismatch.Span, mismatch.Descs)
+		return nil, &out
+	}
+	return br, err
+}
+
+// overlapping adds to descs those of this node's replicas that hold keys of the span.
+func (s *Store) overlapping(span keys.Span, descs []kv.RangeDescriptor) []kv.RangeDescriptor {
+	out := append([]kv.RangeDescriptor(nil), descs...)
+	for _, r := range s.all() {
+		d := r.desc()
+		if d == nil || !(keys.Span{Key: d.Start, EndKey: d.End}).Overlaps(span) {
+			continue
+		}
+		known := false
+		for i := range out {
+			known = known || out[i].RangeID == d.RangeID
+		}
+		if !known {
+			out = append(out, d.Clone())
+		}
+	}
+	return out
+}
+
+// MetaSeed returns the meta range's descriptor as this node knows it (S29).
+func (s *Store) MetaSeed() (kv.RangeDescriptor, bool) {
+	if r := s.get(keys.MetaRangeID); r != nil {
+		if d := r.desc(); d != nil {
+			return d.Clone(), true
+		}
+	}
+	if d := s.metaDesc.Load(); d != nil {
+		return d.Clone(), true
+	}
+	return kv.RangeDescriptor{}, false
+}
+
+// Neighbours returns the nodes that share a range with this one; liveness asks.
+func (s *Store) Neighbours() []keys.NodeID {
+	seen := map[keys.NodeID]bool{}
+	var out []keys.NodeID
+	for _, r := range s.all() {
+		d := r.desc()
+		if d == nil {
+			continue
+		}
+		for _, rd := range d.Replicas {
+			if !seen[rd.Node] {
+				seen[rd.Node] = true
+				out = append(out, rd.Node)
+			}
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
+	return out
+}
+
+// RangeInfo describes one replica for status pages.
+type RangeInfo struct {
+	Desc        kv.RangeDescriptor
+	Replica     keys.ReplicaID
+	Leader      keys.NodeID
+	Lease       bool
+	Term        uint64
+	Applied     uint64
+	Bytes       int64
+	Initialized bool
+}
+
+// Ranges describes all replicas of this node.
+func (s *Store) Ranges() []RangeInfo {
+	var out []RangeInfo
+	for _, r := range s.all() {
+		i := RangeInfo{Replica: r.id}
+		if d := r.desc(); d != nil {
+			i.Desc, i.Initialized = d.Clone(), true
+		} else {
+			i.Desc.RangeID = r.rangeID
+		}
+		l := r.Lease()
+		i.Lease, i.Leader, i.Term = l.Valid, l.Leader, l.Term
+		i.Applied, i.Bytes = r.info()
+		out = append(out, i)
+	}
+	return out
+}
+
+// sleep waits, unless the store closes.
+func (s *Store) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,250 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/node/replica"
+	"github.com/atolldb/atoll/node/replica/group"
+	"github.com/atolldb/atoll/node/storage"
+)
+
+// adoptRight makes the right side of an applied split a replica of its own.
+func (s *Store) adoptRight(left, right *kv.RangeDescriptor, state *replica.SplitState, leads bool) {
+	// REQUIRES: S20. Before the right side says anything, the split itself is durable.
+	if err := s.state.Flush(); err != nil {
+		return // the engine has told the process
+	}
+	s.structure.Lock()
+	defer s.structure.Unlock()
+	r, err := s.adoptLocked(left, right, state)
+	if err != nil {
+		if s.ctx.Err() == nil {
+			s.cfg.OnFatal(fmt.Errorf("store: right side %s of a split: %w", right, err))
+		}
+		return
+	}
+	if r != nil && leads {
+		if err := r.trans.Campaign(); err != nil {
+			s.logger.Debug("no campaign for a new range; the takeover will elect a leader", "range", right.RangeID, "err", err)
+		}
+	}
+}
+
+func (s *Store) adoptLocked(left, right *kv.RangeDescriptor, state *replica.SplitState) (*rep, error) {
+	var r *rep
+	if s.get(right.RangeID) == nil {
+		if err := s.recordRight(right); err != nil {
+			return nil, err
+		}
+		if rd, ok, err := s.recorded(right); err != nil {
+			return nil, err
+		} else if ok {
+			if r, err = s.startWith(replicaRecord{rangeID: right.RangeID, replica: rd.Replica}, state); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return r, group.ClearPendingSplit(s.state, left.RangeID, right.RangeID)
+}
+
+// recorded returns this node's replica of desc if it may exist here.
+func (s *Store) recorded(desc *kv.RangeDescriptor) (kv.ReplicaDescriptor, bool, error) {
+	rd, ok := desc.Replica(s.cfg.Node)
+	if !ok {
+		return rd, false, nil
+	}
+	min, err := tombstone(s.log, desc.RangeID)
+	return rd, rd.Replica >= min, err
+}
+
+// recordRight records the right side of a split whose state is durable, or clears it if
+// this node has no replica of it any more.
+func (s *Store) recordRight(right *kv.RangeDescriptor) error {
+	rd, ok, err := s.recorded(right)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		if err := group.ClearData(s.state, right.RangeID, group.DataSpans(right.Start, right.End)...); err != nil {
+			return err
+		}
+		return s.state.Flush()
+	}
+	return s.log.UpdateLocal(func(u *storage.LocalUpdate) error {
+		return setRecord(u, replicaRecord{rangeID: right.RangeID, replica: rd.Replica})
+	})
+}
+
+// ReplicaFor implements group.Host.
+func (s *Store) ReplicaFor(to raft.ServerID, desc *kv.RangeDescriptor) (*group.Group, error) {
+	node, id, err := raftnet.ParseServerID(to)
+	if err != nil {
+		return nil, err
+	}
+	r := s.get(desc.RangeID)
+	if node != s.cfg.Node || r == nil || r.id != id || r.group.Load() == nil {
+		return nil, fmt.Errorf("store: node %d has no replica %s of range %d", s.cfg.Node, to, desc.RangeID)
+	}
+	if err := s.overlap(desc); err != nil {
+		return nil, err
+	}
+	return r.group.Load(), nil
+}
+
+// overlap returns an error if another range's replica here holds keys of desc (S20).
+func (s *Store) overlap(desc *kv.RangeDescriptor) error {
+	span := keys.Span{Key: desc.Start, EndKey: desc.End}
+	for _, r := range s.all() {
+		if d := r.desc(); d != nil && d.RangeID != desc.RangeID && span.Overlaps(keys.Span{Key: d.Start, EndKey: d.End}) {
+			return fmt.Errorf("store: node %d holds %s, which overlaps %s: it has not applied a split yet; try again", s.cfg.Node, d, desc)
+		}
+	}
+	return nil
+}
+
+// A replica message: version, replica ID, descriptor.
+func encodeReplicaMsg(id keys.ReplicaID, desc *kv.RangeDescriptor) []byte {
+	return kv.EncodeRangeDescriptor(binary.BigEndian.AppendUint64([]byte{recordVersion}, uint64(id)), desc)
+}
+
+func decodeReplicaMsg(b []byte) (keys.ReplicaID, *kv.RangeDescriptor, error) {
+	if len(b) < 9 || b[0] != recordVersion {
+		return 0, nil, fmt.Errorf("store: replica message of %d bytes has not version %d", len(b), recordVersion)
+	}
+	d, err := kv.DecodeRangeDescriptor(b[9:])
+	if err != nil {
+		return 0, nil, err
+	}
+	if d.RangeID <= 0 || !d.Start.Less(d.End) {
+		return 0, nil, fmt.Errorf("store: replica message with descriptor %s", &d)
+	}
+	return keys.ReplicaID(binary.BigEndian.Uint64(b[1:])), &d, nil
+}
+
+// onReplicaCreate makes an empty replica, which waits for a snapshot.
+func (s *Store) onReplicaCreate(_ context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
+	id, desc, err := decodeReplicaMsg(payload)
+	if err != nil {
+		return nil, err
+	}
+	s.structure.Lock()
+	defer s.structure.Unlock()
+	if old := s.get(desc.RangeID); old != nil {
+		if old.id == id {
+			return nil, nil
+		}
+		if rd, ok := desc.Replica(s.cfg.Node); old.id > id || ok && rd.Replica == old.id {
+			return nil, fmt.Errorf("store: node %d has replica %d of range %d, not %d", s.cfg.Node, old.id, desc.RangeID, id)
+		}
+		if err := s.removeLocked(old); err != nil { // a former replica that missed its removal
+			return nil, err
+		}
+	}
+	min, err := tombstone(s.log, desc.RangeID)
+	if err != nil {
+		return nil, err
+	}
+	if id < min {
+		return nil, fmt.Errorf("store: replica %d of range %d was removed from node %d for good (SAFETY S18)", id, desc.RangeID, s.cfg.Node)
+	}
+	if err := s.overlap(desc); err != nil {
+		return nil, err
+	}
+	rec := replicaRecord{rangeID: desc.RangeID, replica: id}
+	if err := s.log.UpdateLocal(func(u *storage.LocalUpdate) error { return setRecord(u, rec) }); err != nil {
+		return nil, err
+	}
+	_, err = s.start(rec)
+	return nil, err
+}
+
+// onReplicaRemove is told by the range's leader that a replica is no longer part of it.
+func (s *Store) onReplicaRemove(_ context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
+	id, desc, err := decodeReplicaMsg(payload)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.removeIfStale(id, desc)
+}
+
+// removeIfStale removes a replica if a newer descriptor does not name it.
+func (s *Store) removeIfStale(id keys.ReplicaID, desc *kv.RangeDescriptor) error {
+	s.structure.Lock()
+	defer s.structure.Unlock()
+	r := s.get(desc.RangeID)
+	if r == nil || r.id != id {
+		return nil
+	}
+	if rd, ok := desc.Replica(s.cfg.Node); ok && rd.Replica == id {
+		return fmt.Errorf("store: %s still has replica %d", desc, id)
+	}
+	if d := r.desc(); d != nil && d.Generation >= desc.Generation {
+		return fmt.Errorf("store: range %d: generation %d is not newer than %d", desc.RangeID, desc.Generation, d.Generation)
+	}
+	return s.removeLocked(r)
+}
+
+// removeLocked removes a replica from this node. REQUIRES: structure is held.
+func (s *Store) removeLocked(r *rep) error {
+	rec := replicaRecord{rangeID: r.rangeID, replica: r.id, state: recordRemoving}
+	err := s.log.UpdateLocal(func(u *storage.LocalUpdate) error {
+		return errors.Join(setRecord(u, rec), setTombstone(u, r.rangeID, r.id+1))
+	})
+	if err != nil {
+		return err
+	}
+	s.logger.Info("removing a replica", "range", r.rangeID, "replica", r.id)
+	r.close()
+	return s.finishRemoval(rec, r)
+}
+
+// finishRemoval clears what a replica left. Until then it stays known, so that no other
+// replica takes its keys.
+func (s *Store) finishRemoval(rec replicaRecord, r *rep) error {
+	st, err := group.LoadState(s.state, rec.rangeID)
+	if err != nil {
+		return err
+	}
+	var spans []keys.Span
+	if st.Initialized() {
+		spans = group.DataSpans(st.Desc.Start, st.Desc.End)
+	}
+	if err := group.ClearData(s.state, rec.rangeID, spans...); err != nil {
+		return err
+	}
+	if err := s.state.Flush(); err != nil { // S16: before the log and the record go
+		return err
+	}
+	err = s.log.UpdateLocal(func(u *storage.LocalUpdate) error {
+		return errors.Join(u.RemoveLog(rec.rangeID, rec.replica), u.Delete(recordKey(replicaPrefix, rec.rangeID)))
+	})
+	if err != nil {
+		return err
+	}
+	if r != nil {
+		s.mu.Lock()
+		if s.replicas[rec.rangeID] == r {
+			delete(s.replicas, rec.rangeID)
+		}
+		s.mu.Unlock()
+	}
+	s.metrics.removals.Inc()
+	return nil
+}
+
+// callReplica sends a replica message to a node.
+func (s *Store) callReplica(ctx context.Context, node keys.NodeID, m raftnet.Method, id keys.ReplicaID, desc *kv.RangeDescriptor) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := s.cfg.Network.Call(ctx, node, raftnet.Data, m, encodeReplicaMsg(id, desc))
+	return err
+}
