@@ -102,6 +102,27 @@ func (c *rangeCache) insert(desc kv.RangeDescriptor, leaseholder keys.NodeID) *e
 	return e
 }
 
+// insertFor adds what meta says of the range that holds k. Meta may be behind (S29): where
+// newer descriptors are known around k, the old one is cut down to the gap between them, so
+// that k can be asked for at all; the range itself then answers with what is right.
+func (c *rangeCache) insertFor(desc kv.RangeDescriptor, k keys.Key) {
+	if c.insert(desc, 0); c.get(k) != nil || !desc.Contains(k) {
+		return
+	}
+	desc = desc.Clone()
+	for _, e := range *c.list.Load() {
+		switch {
+		case e.desc.Contains(k):
+			return // somebody was faster
+		case !k.Less(e.desc.End) && desc.Start.Less(e.desc.End):
+			desc.Start = e.desc.End
+		case k.Less(e.desc.Start) && e.desc.Start.Less(desc.End):
+			desc.End = e.desc.Start
+		}
+	}
+	c.insert(desc, 0)
+}
+
 // evict drops exactly this entry, so that the next request looks its range up.
 func (c *rangeCache) evict(e *entry) {
 	c.mu.Lock()

@@ -107,7 +107,7 @@ func (d *DistSender) readMeta(ctx context.Context, k keys.Key) error {
 		if err != nil {
 			return fmt.Errorf("meta record %s: %w", row.Key, err)
 		}
-		d.cache.insert(desc, 0)
+		d.cache.insertFor(desc, k)
 	}
 	return nil
 }
