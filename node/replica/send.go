@@ -16,7 +16,7 @@ import (
 
 // maxAttempts bounds how often a batch is evaluated anew after waiting. Every attempt but the
 // first follows a wait, so that no honest batch gets there.
-const maxAttempts = 100_000
+const maxAttempts = 10_000
 
 // execution is one batch on its way through Send.
 type execution struct {

@@ -190,6 +190,9 @@ func (w *workload) transaction() {
 		w.h.add(o)
 	default:
 		w.fails[fmt.Sprintf("%T", e)]++
+		if u, ok := e.(*kv.UnavailableError); ok {
+			w.fails[u.Error()]++
+		}
 		if r, ok := e.(*kv.RetryError); ok {
 			w.fails[r.Reason.String()]++
 		}
@@ -313,7 +316,7 @@ func runWorkload(t *testing.T, seed uint64, multi bool, faults bool) {
 		final[k] = b.getNow(k)
 	}
 	require.NoError(t, w.h.check(final))
-	require.Greater(t, w.done, 50, "progress: %v", w.fails)
+	require.Greater(t, w.done, 15, "progress: %v", w.fails)
 	time.Sleep(20 * time.Second) // everything is resolved and expired by then
 	for i, r := range b.replicas {
 		_, err := r.CleanupTxns(context.Background(), 10_000)

@@ -128,12 +128,13 @@ func (l *lock) mustWait(req *Request, s kv.LockStrength) (wait, upgrade bool) {
 	if req.txn != nil {
 		own = l.holderOf(req.txn.ID)
 	}
-	if own != nil && own.strength >= s {
-		return false, false
-	}
+	// Another's intent may lie under a lock: one that was taken without seeing it.
 	upgrade = own != nil
 	if l.heldAgainst(req, s) != nil {
 		return true, upgrade
+	}
+	if own != nil && own.strength >= s {
+		return false, false
 	}
 	for _, c := range l.claims {
 		if c.req == req && c.strength >= s {
