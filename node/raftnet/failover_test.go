@@ -197,3 +197,49 @@ func TestShutdownWithBlockedPeer(t *testing.T) {
 		c.close()
 	})
 }
+
+// A leader that comes back in the same term, before anybody was elected, is left alone.
+func TestLeaderThatComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 9, 3, 5)
+		c.leased(5*time.Second, 0)
+		c.moveAll(1)
+		time.Sleep(time.Second)
+		// The others can't reach each other, so that nobody is elected.
+		c.net.Isolate(1)
+		c.net.Cut(2, 3)
+		time.Sleep(700 * time.Millisecond)
+		c.net.HealAll()
+		time.Sleep(3 * time.Second)
+		c.leased(time.Second, 0)
+		var terms []uint64
+		for id := keys.RangeID(1); id <= 5; id++ {
+			terms = append(terms, c.node(c.holder(id)).reps[id].r.CurrentTerm())
+		}
+		time.Sleep(30 * time.Second)
+		for id := keys.RangeID(1); id <= 5; id++ {
+			require.Equal(t, terms[id-1], c.node(c.holder(id)).reps[id].r.CurrentTerm(), "no election without a reason")
+		}
+		c.close()
+	})
+}
+
+// A transfer to a target that can't win ends soon, and the lease comes back.
+func TestFailedTransfer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 10, 3, 1)
+		c.leased(5*time.Second, 0)
+		c.moveAll(1)
+		time.Sleep(time.Second)
+		// The target hears n1 but nobody hears its votes.
+		c.net.CutOneWay(2, 3)
+		c.net.CutOneWay(2, 1)
+		_ = c.node(1).reps[1].tr.Transfer(t.Context(), "n2/2")
+		start := time.Now()
+		require.Error(t, c.node(1).reps[1].tr.Transfer(t.Context(), "n2/7"))
+		c.leased(5*time.Second, 2)
+		t.Logf("lease after %v", time.Since(start))
+		require.NoError(t, c.node(c.holder(1)).reps[1].r.Apply([]byte("x"), time.Second).Error())
+		c.close()
+	})
+}

@@ -47,8 +47,8 @@ type TCPConfig struct {
 	ConnectTimeout time.Duration
 	// MinBackoff and MaxBackoff bound the pause after a failed dial. 50 ms and 1 s.
 	MinBackoff, MaxBackoff time.Duration
-	// IdleTimeout closes a connection from which nothing has come for so long; pings go
-	// out at a third of it. Default 3 s.
+	// IdleTimeout closes a connection from which nothing has come for so long (Control:
+	// half of it); pings go out at a third of it. Default 3 s.
 	IdleTimeout time.Duration
 	// LazyDelay is how long raft's idle heartbeats wait to share a write. Default 20 ms.
 	LazyDelay time.Duration
@@ -434,13 +434,18 @@ func (t *TCP) monitor() {
 				continue
 			}
 			k.idleTicks++
-			limit := 6
-			if !k.dialed {
+			limit, ping := 6, 2
+			switch {
+			case !k.dialed:
 				limit = 18 // the dialing side pings; this one waits longer
+			case k.class == Control:
+				// TCP's own retries slow down while a link is cut. A new connection
+				// brings heartbeats back sooner once it has healed.
+				limit, ping = 3, 1
 			}
 			if k.idleTicks >= limit {
 				k.fail(fmt.Errorf("nothing was received for %v", t.cfg.IdleTimeout*time.Duration(limit)/6))
-			} else if k.dialed && k.idleTicks >= 2 {
+			} else if k.dialed && k.idleTicks >= ping {
 				_ = k.post(&frame{kind: kindPing}, t.cfg.MaxQueueBytes, false)
 			}
 		}

@@ -71,7 +71,7 @@ func (t *RangeTransport) receiveAppend(from keys.NodeID, req *appendRequest) (*a
 	}
 	if r.Term == req.Term {
 		t.heard = fort{from, req.Term, boot}
-		t.elect.since = 0
+		t.elect.since, t.elect.gone = 0, 0 // it is not gone, or another one has come
 	}
 	t.mu.Unlock()
 	resp := &appendResponse{AppendEntriesResponse: *r}

@@ -332,6 +332,9 @@ func (t *RangeTransport) Transfer(ctx context.Context, target raft.ServerID) err
 	if last := r.LastIndex(); p.matchTerm.Load() != term || p.match.Load()+maxTransferLag < last {
 		return fmt.Errorf("raftnet: %s has acknowledged index %d of %d; wait until it has caught up before r%d is transferred", target, p.match.Load(), last, t.cfg.Range)
 	}
+	// Raft refuses writes until a transfer has ended, however it ends.
+	ctx, cancel := context.WithTimeout(ctx, t.router.cfg.TokenLife)
+	defer cancel()
 	f := r.LeadershipTransferToServer(target, raft.ServerAddress(target))
 	done := make(chan error, 1)
 	go func() { done <- f.Error() }()
