@@ -100,6 +100,26 @@ func IsWrite(req Request) bool {
 	return true
 }
 
+// IsRepeatable reports whether a write may be executed twice without harm, so that it needs
+// no CommandID and is never ambiguous.
+func IsRepeatable(req Request) bool {
+	switch req.(type) {
+	case *PutRequest, *DeleteRangeRequest, *ClearRangeRequest, *IncrementRequest, *EndTxnRequest:
+		return false
+	}
+	return true
+}
+
+// NeedsCommandID reports whether the batch holds a write that must not be executed twice.
+func (ba *BatchRequest) NeedsCommandID() bool {
+	for _, req := range ba.Requests {
+		if !IsRepeatable(req) {
+			return true
+		}
+	}
+	return false
+}
+
 // IsWrite reports whether any request of the batch is a write.
 func (ba *BatchRequest) IsWrite() bool {
 	for _, req := range ba.Requests {

@@ -244,7 +244,6 @@ func (t *Txn) commitOnePhase(ctx context.Context, plan *commitPlan) (hlc.Timesta
 	if !ok || resp.CommitTimestamp.IsEmpty() {
 		return hlc.Timestamp{}, &kv.AmbiguousError{Detail: fmt.Sprintf("a commit was answered with %#v", br.Responses[len(br.Responses)-1])}
 	}
-	t.resolveElsewhere(p, plan.bounds, resp.CommitTimestamp, false)
 	return resp.CommitTimestamp, nil
 }
 
@@ -268,37 +267,21 @@ next:
 	return out
 }
 
-// resolveElsewhere resolves, in the background, the intents and locks of a committed
-// transaction that lie outside the range of its record, which resolved its own at once.
-func (t *Txn) resolveElsewhere(p *kv.Txn, bounds keys.Span, ts hlc.Timestamp, makeExplicit bool) {
-	var rest []keys.Span
-	for _, s := range t.locks.list {
-		if !within(bounds, s) {
-			rest = append(rest, s)
-		}
-	}
-	if len(rest) == 0 && !makeExplicit {
-		return
-	}
+// makeExplicit turns an implicitly committed STAGING record into a COMMITTED one, in the
+// background. Its range, like after every EndTxn, resolves the intents elsewhere and removes
+// the record after that (S11, S13). If this fails, who meets an intent recovers.
+func (t *Txn) makeExplicit(p *kv.Txn, ts hlc.Timestamp) {
 	c := *p
-	c.Status = kv.TxnCommitted
 	c.WriteTimestamp = ts
-	all := append([]keys.Span(nil), t.locks.list...)
+	c.ReadTimestamp.Forward(ts)
+	spans := append([]keys.Span(nil), t.locks.list...)
 	t.db.background(func(ctx context.Context) {
-		if makeExplicit {
-			e := c
-			e.Status = kv.TxnPending
-			e.ReadTimestamp.Forward(ts)
-			if _, err := t.db.sender.Send(ctx, &kv.BatchRequest{
-				Header:   kv.Header{Txn: &e},
-				Requests: []kv.Request{&kv.EndTxnRequest{Commit: true, LockSpans: all}},
-			}); err != nil {
-				// Somebody else recovers the transaction when needed.
-				t.db.met.droppedCleanups.Inc()
-				return
-			}
+		if _, err := t.db.sender.Send(ctx, &kv.BatchRequest{
+			Header:   kv.Header{Txn: &c},
+			Requests: []kv.Request{&kv.EndTxnRequest{Commit: true, LockSpans: spans}},
+		}); err != nil {
+			t.db.met.droppedCleanups.Inc()
 		}
-		t.db.resolve(ctx, &c, kv.TxnCommitted, rest)
 	})
 }
 
@@ -331,11 +314,6 @@ func (t *Txn) commitExplicit(ctx context.Context, reqs []kv.Request) (hlc.Timest
 				return hlc.Timestamp{}, &kv.AmbiguousError{Detail: fmt.Sprintf("a commit was answered with %#v", br.Responses[0])}
 			}
 			t.db.met.explicit.Inc()
-			bounds, berr := t.db.boundsOf(ctx, p.Key)
-			if berr != nil {
-				bounds = keys.Span{Key: p.Key, EndKey: p.Key.Next()}
-			}
-			t.resolveElsewhere(&p, bounds, resp.CommitTimestamp, false)
 			return resp.CommitTimestamp, nil
 		}
 		if _, ambiguous := err.(*kv.AmbiguousError); ambiguous {
@@ -437,7 +415,9 @@ func (t *Txn) commitParallel(ctx context.Context, plan *commitPlan) (hlc.Timesta
 	if err == nil && otherErr == nil {
 		if ts, ok := staged(res, otherRes); ok {
 			t.db.met.parallel.Inc()
-			t.resolveElsewhere(&p, plan.bounds, ts, res.Responses[len(res.Responses)-1].(*kv.EndTxnResponse).Staging)
+			if res.Responses[len(res.Responses)-1].(*kv.EndTxnResponse).Staging {
+				t.makeExplicit(&p, ts)
+			}
 			return ts, nil
 		}
 	}
@@ -489,11 +469,7 @@ func (t *Txn) recover(ctx context.Context, p *kv.Txn, reqs []kv.Request, inFligh
 		}
 		return t.commitExplicit(ctx, reqs)
 	case err == nil && rec != nil && rec.Status == kv.TxnCommitted:
-		bounds, berr := t.db.boundsOf(ctx, p.Key)
-		if berr != nil {
-			bounds = keys.Span{Key: p.Key, EndKey: p.Key.Next()}
-		}
-		t.resolveElsewhere(p, bounds, rec.WriteTimestamp, false)
+		t.makeExplicit(p, rec.WriteTimestamp) // the record knows the intents; this has them resolved now
 		return rec.WriteTimestamp, nil
 	case err == nil && rec != nil && rec.Status == kv.TxnAborted:
 		// Decided.

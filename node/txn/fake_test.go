@@ -638,9 +638,7 @@ func (e *fakeEval) end(r *kv.EndTxnRequest) (kv.Response, error) {
 	e.later(func() {
 		f.records[id] = &c
 		for _, s := range r.LockSpans {
-			if within(f.bounds(c.Key), s) {
-				f.resolve(s, c.TxnMeta, kv.TxnCommitted, c.IgnoredSeqs)
-			}
+			f.resolve(s, c.TxnMeta, kv.TxnCommitted, c.IgnoredSeqs)
 		}
 	})
 	return &kv.EndTxnResponse{OnePhase: r.CanCommitInOnePhase, CommitTimestamp: ts}, nil

@@ -388,18 +388,16 @@ func (db *DB) abort(ctx context.Context, p *kv.Txn, spans []keys.Span, record bo
 			Header:   kv.Header{Txn: p},
 			Requests: []kv.Request{&kv.EndTxnRequest{Commit: false, LockSpans: spans}},
 		})
-		switch err.(type) {
-		case nil, *kv.AbortedError:
-		default:
+		if err != nil {
 			// Its fate is not known to be sealed: who meets its intents decides.
 			db.met.droppedCleanups.Inc()
-			return
 		}
+		return // the record's range resolves the spans, elsewhere too
 	}
 	db.resolve(ctx, p, kv.TxnAborted, spans)
 }
 
-// resolve resolves intents and releases locks. It is idempotent (S13).
+// resolve releases the locks of a transaction that left no intents. It is idempotent (S13).
 func (db *DB) resolve(ctx context.Context, p *kv.Txn, status kv.TxnStatus, spans []keys.Span) {
 	const most = 256 // requests in one batch
 	for len(spans) > 0 {

@@ -367,10 +367,13 @@ func TestCommitWait(t *testing.T) {
 		ctx := context.Background()
 		ahead := db.clock.Now().Add(200 * time.Millisecond)
 		f.put("a", "1", ahead)
-		for name, run := range map[string]func(tx *Txn) error{
-			"read":  func(tx *Txn) error { _, err := tx.Get(ctx, keys.Key("a"), ReadOptions{}); return err },
-			"write": func(tx *Txn) error { return tx.Put(ctx, keys.Key("a"), []byte("2"), kv.Condition{}) },
-		} {
+		for _, name := range []string{"read", "write"} {
+			run := func(tx *Txn) error { _, err := tx.Get(ctx, keys.Key("a"), ReadOptions{}); return err }
+			if name == "write" {
+				ahead = db.clock.Now().Add(200 * time.Millisecond)
+				f.put("a", "1", ahead)
+				run = func(tx *Txn) error { return tx.Put(ctx, keys.Key("a"), []byte("2"), kv.Condition{}) }
+			}
 			tx := db.NewTxn(Options{})
 			require.NoError(t, run(tx), name)
 			require.NoError(t, tx.Commit(ctx), name)

@@ -139,7 +139,7 @@ func (d *DistSender) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRe
 		return &kv.BatchResponse{Txn: ba.Txn, Timestamp: ba.Timestamp, Now: d.cfg.Clock.Now()}, nil
 	}
 	st := d.newState()
-	st.write = ba.IsWrite()
+	st.write = ba.NeedsCommandID()
 	if st.write {
 		if st.commandID = ba.CommandID; st.commandID == ([16]byte{}) {
 			binary.LittleEndian.PutUint64(st.commandID[:8], rand.Uint64())
@@ -152,7 +152,7 @@ func (d *DistSender) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRe
 // state is what the retries of one batch (or of one piece of it) share.
 type state struct {
 	start     time.Time
-	write     bool
+	write     bool // holds what must not be done twice
 	commandID [16]byte
 	// maybeApplied says that some try ended without anybody knowing its outcome.
 	maybeApplied bool
@@ -160,6 +160,7 @@ type state struct {
 	trouble   time.Time
 	backoff   time.Duration
 	divisions int
+	ambiguous int // answers of that kind
 	lastErr   error
 	rangeID   keys.RangeID
 }

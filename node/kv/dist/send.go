@@ -143,6 +143,9 @@ func (d *DistSender) judge(ctx context.Context, e *entry, node keys.NodeID, st *
 		return true, nil
 	case errors.As(err, &ambiguous):
 		st.lastErr, st.maybeApplied = err, st.maybeApplied || st.write
+		if st.ambiguous++; st.ambiguous > maxAmbiguous {
+			return false, d.giveUp(st, "the range does not know either")
+		}
 		return false, d.checkContext(ctx, st)
 	case errors.As(err, &unavailable):
 		st.lastErr = err
@@ -241,6 +244,10 @@ func (d *DistSender) giveUp(st *state, why string) error {
 	d.metrics.unavailable.Inc()
 	return &kv.UnavailableError{RangeID: st.rangeID, Waited: time.Since(st.start), Detail: detail}
 }
+
+// maxAmbiguous bounds how often a range may answer that it does not know: each time its
+// lease was lost, so that the next answer should tell.
+const maxAmbiguous = 20
 
 // maxReplicas bounds the replicas of a range that are asked in one round.
 const maxReplicas = 16
