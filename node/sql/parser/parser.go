@@ -209,3 +209,11 @@ func isASCII(s string) bool {
 func isSpace(c byte) bool {
 	return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v'
 }
+
+// WithNode returns a statement over a part of this one's tree, such as the query of an
+// EXPLAIN; positions stay right.
+func (s *Statement) WithNode(n *ast.Node) *Statement {
+	c := *s
+	c.Node = n
+	return &c
+}
