@@ -211,6 +211,9 @@ func (k *conn) writeOnce() {
 const writePiece = 256 << 10
 
 func (k *conn) write(b []byte) error {
+	if k.t.isolated.Load() {
+		return nil
+	}
 	k.t.metrics.writes[k.class].Inc()
 	k.t.metrics.bytesOut[k.class].Add(float64(len(b)))
 	for len(b) > 0 {
@@ -294,6 +297,9 @@ func (k *conn) readLoop() {
 		if err := readFrame(br, &f); err != nil {
 			k.fail(err)
 			return
+		}
+		if k.t.isolated.Load() {
+			continue
 		}
 		k.t.metrics.framesIn[k.class].Inc()
 		switch f.kind {

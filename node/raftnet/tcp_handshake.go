@@ -59,6 +59,10 @@ func (t *TCP) register(k *conn) bool {
 func (t *TCP) connect(ctx context.Context, addr string, h *hello) (net.Conn, hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.ConnectTimeout)
 	defer cancel()
+	if t.isolated.Load() {
+		<-ctx.Done() // a dropped SYN says nothing
+		return nil, hello{}, errIsolated
+	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -220,7 +224,11 @@ func (t *TCP) admit(c net.Conn) bool {
 
 // accept runs the server's side of the handshakes and starts the connection.
 func (t *TCP) accept(c net.Conn) {
-	k, err := t.greet(c)
+	var k *conn
+	err := errIsolated
+	if !t.isolated.Load() {
+		k, err = t.greet(c)
+	}
 	t.untrackRaw(c)
 	if err == nil && t.register(k) {
 		k.run()
