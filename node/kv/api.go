@@ -280,6 +280,9 @@ type (
 		Kind   PushKind
 		PushTo hlc.Timestamp
 		Force  bool
+		// WaitOnly: the pushee holds nothing against the pusher, but queues before it. It is
+		// never aborted; the push only waits, as an edge of the deadlock detector.
+		WaitOnly bool
 	}
 	// PushTxnResponse: Pushee is what is known now. A STAGING pushee comes back as such: the
 	// pusher recovers it.

@@ -74,6 +74,7 @@ func (m *PushTxnRequest) encode(e *encoder) {
 	e.uint(4, uint64(m.Kind))
 	e.ts(5, m.PushTo)
 	e.bool(6, m.Force)
+	e.bool(7, m.WaitOnly)
 }
 
 func (m *PushTxnRequest) decode(d *decoder) {
@@ -92,6 +93,8 @@ func (m *PushTxnRequest) decode(d *decoder) {
 			m.PushTo = d.ts()
 		case 6:
 			m.Force = d.bool()
+		case 7:
+			m.WaitOnly = d.bool()
 		}
 	}
 }

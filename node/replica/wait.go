@@ -187,7 +187,7 @@ func (g *pushGroup) push(b concurrency.Blocker) pushed {
 	if over {
 		pushee.Status, pushee.WriteTimestamp, pushee.IgnoredSeqs, pushee.Epoch = fin.Status, fin.TS, fin.IgnoredSeqs, fin.Epoch
 	} else {
-		req := &kv.PushTxnRequest{Key: b.Txn.Key, Pusher: x.txn, Pushee: b.Txn, Kind: kv.PushAbort}
+		req := &kv.PushTxnRequest{Key: b.Txn.Key, Pusher: x.txn, Pushee: b.Txn, Kind: kv.PushAbort, WaitOnly: b.Queued}
 		if g.waiterReads() {
 			req.Kind, req.PushTo = kv.PushTimestamp, x.readTimestamp().Max(x.uncertaintyLimit())
 		}

@@ -83,6 +83,8 @@ type Blocker struct {
 	Txn    kv.TxnMeta
 	Key    keys.Key
 	Intent bool
+	// Queued: it holds nothing yet, but was first in the queue. It must not be harmed.
+	Queued bool
 	Since  time.Time
 }
 
@@ -195,12 +197,15 @@ func (l *lock) blockers(req *Request, s kv.LockStrength, ts hlc.Timestamp, w *Wa
 	if len(out) > 0 || s == kv.LockNone {
 		return out
 	}
+	if len(l.claims) > 0 {
+		return nil // somebody was just granted it: that can't last
+	}
 	for _, o := range l.queue {
 		if o == w || len(out) == most {
 			break
 		}
 		if o.req.txn != nil && !o.req.sameTxn(req) && excludes(o.strength, s) {
-			out = append(out, Blocker{Txn: *o.req.txn, Key: l.key})
+			out = append(out, Blocker{Txn: *o.req.txn, Key: l.key, Queued: true})
 		}
 	}
 	return out

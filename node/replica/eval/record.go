@@ -2,6 +2,7 @@ package eval
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
@@ -175,6 +176,9 @@ type Push struct {
 	PushedTo hlc.Timestamp
 }
 
+// waitOnly is how long a push that only waits sleeps between looks.
+const waitOnly = 5 * time.Second
+
 // PushTxn evaluates a push under an exclusive latch on the record. The lives, in nanoseconds,
 // say how long a transaction may be silent; silence before grace does not count: after the
 // lease moved, coordinators get a moment.
@@ -197,6 +201,10 @@ func (e *Env) PushTxn(r *kv.PushTxnRequest, pendingLife, stagingLife int64, grac
 		return p, nil
 	}
 	until := hlc.Timestamp{WallNanos: rec.LastHeartbeat.Max(grace).WallNanos + pendingLife}
+	if r.WaitOnly {
+		p.Wait, p.Until = true, e.Now.Add(waitOnly)
+		return p, nil
+	}
 	switch {
 	case until.LessEq(e.Now) || (r.Force && r.Kind == kv.PushAbort):
 		p.Pushee.Status = kv.TxnAborted
@@ -225,6 +233,10 @@ func (e *Env) pushUnrecorded(r *kv.PushTxnRequest, pendingLife int64, grace hlc.
 	}
 	p.Pushee.WriteTimestamp.Forward(fate.PushedTo)
 	until := hlc.Timestamp{WallNanos: r.Pushee.MinTimestamp.Max(grace).WallNanos + pendingLife}
+	if r.WaitOnly {
+		p.Wait, p.Until = true, e.Now.Add(waitOnly)
+		return p, nil
+	}
 	switch {
 	case until.LessEq(e.Now) || (r.Force && r.Kind == kv.PushAbort):
 		if e.ReadLimit.Less(r.Pushee.MinTimestamp) {
