@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/mvcc"
@@ -148,6 +149,7 @@ func sendOne[T kv.Response](ctx context.Context, snd kv.Sender, req kv.Request) 
 	if err != nil {
 		return zero, err
 	}
+	waitOut(ctx, br.Timestamp)
 	if len(br.Responses) == 1 {
 		if resp, ok := br.Responses[0].(T); ok {
 			return resp, nil
@@ -155,6 +157,23 @@ func sendOne[T kv.Response](ctx context.Context, snd kv.Sender, req kv.Request) 
 	}
 	return zero, fmt.Errorf("store: unexpected answer to %T", req)
 }
+
+// waitOut waits until a write's timestamp has passed (S1): after a lease moved it lies ahead,
+// and the next read, at the clock's time, would not see it.
+func waitOut(ctx context.Context, ts hlc.Timestamp) {
+	d := min(time.Until(ts.Time())+time.Microsecond, maxWaitOut)
+	if ts.IsEmpty() || d <= time.Microsecond {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+const maxWaitOut = 2 * time.Second
 
 // TransferLease implements replica.Admin.
 func (s *Store) TransferLease(ctx context.Context, rr *replica.Replica, req *kv.AdminTransferLeaseRequest) error {

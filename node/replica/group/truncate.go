@@ -50,6 +50,14 @@ func (g *Group) Truncatable() (bytes int64, worth bool) {
 	return g.log.sizeEstimate(last - first + 1), true
 }
 
+// DropPins makes the next truncations ignore followers that are behind: they will need a
+// snapshot. Tests use it, and whoever must free space.
+func (g *Group) DropPins() {
+	g.log.mu.Lock()
+	defer g.log.mu.Unlock()
+	g.log.bytes, g.log.entries = maxPinnedBytes, 1
+}
+
 // Truncate removes what nobody needs from the front of the log, up to the durable applied
 // index (S16), and returns what is left.
 func (g *Group) Truncate() (LogStatus, error) {

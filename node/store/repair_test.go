@@ -1,0 +1,320 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/node/storage"
+)
+
+func TestNextStep(t *testing.T) {
+	desc := func(rs ...kv.ReplicaDescriptor) *kv.RangeDescriptor {
+		return &kv.RangeDescriptor{RangeID: 2, Start: keys.Key("a"), End: keys.Key("z"), Replicas: rs}
+	}
+	v := func(n keys.NodeID) kv.ReplicaDescriptor {
+		return kv.ReplicaDescriptor{Node: n, Replica: keys.ReplicaID(n)}
+	}
+	nv := func(n keys.NodeID) kv.ReplicaDescriptor {
+		return kv.ReplicaDescriptor{Node: n, Replica: keys.ReplicaID(n), Type: kv.NonVoter}
+	}
+	node := func(id keys.NodeID, zone string, state cluster.NodeState) cluster.NodeInfo {
+		return cluster.NodeInfo{ID: id, Zone: zone, State: state}
+	}
+	three := []cluster.NodeInfo{node(1, "a", 0), node(2, "b", 0), node(3, "c", 0)}
+	spare := append(three[:3:3], node(4, "a", 0))
+	for _, tc := range []struct {
+		name  string
+		d     *kv.RangeDescriptor
+		nodes []cluster.NodeInfo
+		dead  keys.NodeID
+		want  string
+	}{
+		{"healthy", desc(v(1), v(2), v(3)), three, 0, "none"},
+		{"dead without substitute", desc(v(1), v(2), v(3)), three, 1, "none"},
+		{"dead with substitute", desc(v(1), v(2), v(3)), spare, 1, "add non-voter 4"},
+		{"substitute is there", desc(v(1), v(2), v(3), nv(4)), spare, 1, "promote to voter 4"},
+		{"substitute votes", desc(v(1), v(2), v(3), v(4)), spare, 1, "remove 1"},
+		{"a live spare is no reason", desc(v(1), v(2), v(3)), spare, 0, "none"},
+		{"decommissioning", desc(v(1), v(2), v(3)), []cluster.NodeInfo{node(1, "a", cluster.Decommissioning), three[1], three[2], node(4, "a", 0)}, 0, "add non-voter 4"},
+		{"grows into new zones", desc(v(1)), three, 0, "add non-voter 2"},
+		{"not to two", desc(v(1)), three[:2], 0, "none"},
+		{"goes on to three", desc(v(1), v(2)), three, 0, "add non-voter 3"},
+		{"dead non-voter goes", desc(v(1), v(2), v(3), nv(4)), spare, 4, "remove 4"},
+		{"five keep five", desc(v(1), v(2), v(3), v(4), v(5)), []cluster.NodeInfo{three[0], three[1], three[2], node(4, "d", 0), node(5, "e", 0)}, 5, "none"},
+	} {
+		s, ok := nextStep(tc.d, view{nodes: tc.nodes, want: 3,
+			live: func(n keys.NodeID) bool { return n != tc.dead }, dead: func(n keys.NodeID) bool { return n == tc.dead }})
+		got := "none"
+		if ok {
+			got = fmt.Sprintf("%s %d", changeName(s.kind), s.node)
+		}
+		require.Equal(t, tc.want, got, tc.name)
+	}
+}
+
+// voters waits until every range has exactly these voters and nothing else.
+func (c *testCluster) voters(limit time.Duration, want ...keys.NodeID) {
+	c.t.Helper()
+	c.eventually(limit, func() bool {
+		for _, id := range []keys.RangeID{1, 2} {
+			n := c.leaseholder(id)
+			r := n.store.get(id)
+			d := r.desc()
+			if len(d.Replicas) != len(want) {
+				return false
+			}
+			for _, w := range want {
+				rd, ok := d.Replica(w)
+				if !ok || rd.Type != kv.Voter {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+func TestEmptyNodesJoinAndGetReplicas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a")
+		for i := range 50 {
+			require.NoError(t, c.nodes[0].put(t.Context(), tkey(i), fmt.Sprint(i)))
+		}
+		c.join("node-2", "b")
+		c.join("node-3", "c")
+		c.voters(time.Minute, 1, 2, 3)
+		c.nodes[0].kill()
+		for _, n := range c.up() {
+			for i := range 50 {
+				v, err := n.get(t.Context(), tkey(i))
+				require.NoError(t, err)
+				require.Equal(t, fmt.Sprint(i), v)
+			}
+		}
+		require.NoError(t, c.nodes[1].put(t.Context(), tkey(1), "new"))
+		c.close()
+	})
+}
+
+func TestDeadNodeIsReplacedInItsZone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		for i := range 50 {
+			require.NoError(t, c.nodes[0].put(t.Context(), tkey(i), fmt.Sprint(i)))
+		}
+		require.NoError(t, c.nodes[0].splitAt(t.Context(), tkey(25)))
+		victim := c.leaseholder(2)
+		victim.kill()
+		sub := c.join("substitute", victim.zone)
+		require.Equal(t, keys.NodeID(4), sub.id)
+		want := []keys.NodeID{4}
+		for _, n := range c.nodes[:3] {
+			if n != victim {
+				want = append(want, n.id)
+			}
+		}
+		c.voters(time.Minute, want...)
+		// The old one comes back, finds that it was replaced, and removes what it has.
+		victim.restart()
+		c.eventually(2*time.Minute, func() bool { return len(victim.store.Ranges()) == 0 })
+		recs, err := listRecords(victim.engines.Log)
+		require.NoError(t, err)
+		require.Empty(t, recs)
+		min, err := tombstone(victim.engines.Log, 2)
+		require.NoError(t, err)
+		require.NotZero(t, min)
+		v, err := victim.get(t.Context(), tkey(30))
+		require.NoError(t, err)
+		require.Equal(t, "30", v)
+		c.close()
+	})
+}
+
+func TestDecommissionAndDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		c.join("spare", "b")
+		require.NoError(t, c.nodes[0].put(t.Context(), tkey(1), "x"))
+		l := c.leaseholder(2)
+		require.NoError(t, l.store.Drain(t.Context()))
+		require.Zero(t, l.store.leases())
+		require.NotEqual(t, l, c.leaseholder(2))
+		l.store.Undrain()
+
+		require.NoError(t, c.nodes[0].store.Decommission(t.Context(), 2, false, nil))
+		c.voters(time.Minute, 1, 3, 4)
+		require.ErrorContains(t, c.nodes[0].dir.SetState(t.Context(), c.nodes[0].sender, 2, cluster.Live), "can't come back")
+		c.eventually(time.Minute, func() bool { return len(c.nodes[1].store.Ranges()) == 0 })
+		v, err := c.nodes[1].get(t.Context(), tkey(1))
+		require.NoError(t, err)
+		require.Equal(t, "x", v)
+		c.close()
+	})
+}
+
+func TestSnapshotCatchUpAfterTruncation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, func(cfg *Config) { cfg.DeadAfter = time.Hour }, "a", "b", "c")
+		require.NoError(t, c.nodes[0].put(t.Context(), tkey(0), "first"))
+		l := c.leaseholder(2)
+		lost := c.nodes[0]
+		if lost == l {
+			lost = c.nodes[1]
+		}
+		lost.kill()
+		for i := range 1500 {
+			require.NoError(t, l.put(t.Context(), tkey(i%300), fmt.Sprint(i)))
+		}
+		// While it is split as well: the right side must come by a snapshot of its own.
+		require.NoError(t, l.splitAt(t.Context(), tkey(150)))
+		for i := range 1500 {
+			require.NoError(t, l.put(t.Context(), tkey(i%300), fmt.Sprint(i)))
+		}
+		for _, n := range c.up() {
+			require.NoError(t, n.engines.State.Flush())
+			for _, r := range n.store.all() {
+				r.group.Load().DropPins()
+				_, err := r.group.Load().Truncate()
+				require.NoError(t, err)
+			}
+		}
+		lost.restart()
+		c.eventually(2*time.Minute, func() bool {
+			for _, r := range c.leaseholder(2).store.all() {
+				o := lost.store.get(r.rangeID)
+				if o == nil || o.desc() == nil || o.desc().Generation != r.desc().Generation || o.group.Load().AppliedIndex() < r.group.Load().AppliedIndex() {
+					return false
+				}
+			}
+			return len(lost.store.Ranges()) == 3
+		})
+		for _, n := range c.nodes {
+			for _, r := range n.store.all() {
+				if _, ok := r.leads(); ok {
+					_, err := n.store.Checksum(t.Context(), r.replica.Load(), nil)
+					require.NoError(t, err)
+				}
+			}
+		}
+		// What it received is durable at once.
+		lost.kill()
+		lost.restart()
+		require.Len(t, lost.store.Ranges(), 3)
+		for i := range 300 {
+			v, err := lost.get(t.Context(), tkey(i))
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint(1200+i), v)
+		}
+		c.close()
+	})
+}
+
+func TestDiskReserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		l := c.leaseholder(2)
+		require.NoError(t, l.put(t.Context(), tkey(1), "x"))
+		storage.SetMemFree(l.fs, 1<<20, 1<<30)
+		c.eventually(30*time.Second, func() bool { return l.store.leases() == 0 })
+		require.NoError(t, l.put(t.Context(), tkey(1), "y")) // another node serves it
+		err := l.store.admit(&kv.BatchRequest{Requests: []kv.Request{&kv.PutRequest{Key: tkey(1)}}})
+		var full *kv.DiskFullError
+		require.ErrorAs(t, err, &full)
+		require.NoError(t, l.store.admit(&kv.BatchRequest{Requests: []kv.Request{&kv.PutRequest{Key: tkey(1), Delete: true}}}))
+		storage.SetMemFree(l.fs, 1<<30, 1<<31)
+		c.eventually(10*time.Second, func() bool { return !l.store.full.Load() })
+		c.close()
+	})
+}
+
+func TestGarbageIsCollected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, func(cfg *Config) {
+			cfg.GCTTL = time.Minute
+			cfg.PileupAge = 5 * time.Second
+			cfg.UnknownReadAge = 10 * time.Second
+		}, "a", "b", "c")
+		l := c.leaseholder(2)
+		for i := range 3000 {
+			require.NoError(t, l.put(t.Context(), tkey(7), fmt.Sprint(i)))
+			if i%100 == 0 {
+				time.Sleep(500 * time.Millisecond)
+			}
+		}
+		before := versions(t, l, tkey(7))
+		time.Sleep(30 * time.Second)
+		for i := range 2500 {
+			require.NoError(t, l.put(t.Context(), tkey(8+i), "y"))
+		}
+		time.Sleep(20 * time.Second)
+		require.Less(t, versions(t, l, tkey(7)), before/2)
+		v, err := l.get(t.Context(), tkey(7))
+		require.NoError(t, err)
+		require.Equal(t, "2999", v)
+		for range 3 {
+			require.NoError(t, l.put(t.Context(), tkey(9), "z"))
+			time.Sleep(time.Second)
+		}
+		time.Sleep(2 * time.Minute)
+		require.LessOrEqual(t, versions(t, l, tkey(7)), 1)
+		require.LessOrEqual(t, versions(t, l, tkey(9)), 1)
+		// Reads below the threshold fail, they do not come back empty (S25).
+		r := l.store.get(2)
+		_, err = l.sender.Send(t.Context(), &kv.BatchRequest{Header: kv.Header{Timestamp: r.replica.Load().GCThreshold()}, Requests: []kv.Request{&kv.GetRequest{Key: tkey(9)}}})
+		var below *kv.BelowGCThresholdError
+		require.ErrorAs(t, err, &below)
+		c.close()
+	})
+}
+
+func versions(t *testing.T, n *testNode, k keys.Key) int {
+	it, err := n.engines.State.NewIter(storage.IterOptions{Lower: k, Upper: k.Next()})
+	require.NoError(t, err)
+	count := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		count++
+	}
+	require.NoError(t, it.Close())
+	return count
+}
+
+// TestIdleCost counts the messages of an idle cluster with 500 ranges.
+func TestIdleCost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("500 ranges on three nodes")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		for i := range 498 {
+			require.NoError(t, c.nodes[0].splitAt(t.Context(), tkey(1000-i)))
+		}
+		time.Sleep(30 * time.Second)
+		require.Len(t, c.nodes[0].store.Ranges(), 500)
+		var before [raftnet.MaxMethod + 1]int64
+		for m := range before {
+			before[m] = c.net.Sent(raftnet.Method(m))
+		}
+		start := time.Now()
+		const window = 20 * time.Second
+		time.Sleep(window)
+		_ = start
+		var total int64
+		for m := range before {
+			if n := c.net.Sent(raftnet.Method(m)) - before[m]; n > 0 {
+				total += n
+				t.Logf("method %d: %.1f/s", m, float64(n)/window.Seconds())
+			}
+		}
+		t.Logf("all: %.1f messages/s", float64(total)/window.Seconds())
+		require.Less(t, float64(total)/window.Seconds(), 3000.0)
+		c.close()
+	})
+}
