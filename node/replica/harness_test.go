@@ -233,6 +233,8 @@ func (b *bed) retry(ctx context.Context, at int, ba *kv.BatchRequest) (*kv.Batch
 		br, err := r.Send(ctx, ba)
 		switch err.(type) {
 		case *kv.NotLeaseholderError:
+		case *kv.RangeKeyMismatchError:
+			return b.Send(ctx, ba)
 		case *kv.AmbiguousError:
 			if ctx.Err() != nil {
 				return nil, err
