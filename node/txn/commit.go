@@ -172,10 +172,10 @@ func (t *Txn) plan(ctx context.Context) (*commitPlan, error) {
 	}
 	small := p.bytes <= PieceLimit
 	first := p.reqs[0].(*kv.PutRequest).Key
-	// One phase leaves no record behind, so that the record's place may still change, as
-	// long as no heartbeat has made it.
+	// The anchor stays where the first lock put it: waiters queue there, and deadlocks are
+	// found there.
 	anchor := t.txn.Key
-	if len(anchor) == 0 || (!t.everFlushed && !t.db.hb.sent(t)) {
+	if len(anchor) == 0 {
 		anchor = first
 	}
 	var err error
@@ -197,10 +197,7 @@ func (t *Txn) plan(ctx context.Context) (*commitPlan, error) {
 	// READ COMMITTED has no business failing at commit: it goes the slow way, where a
 	// pushed timestamp does no harm.
 	p.parallel = small && len(p.reqs) <= MaxInFlight && t.txn.Isolation != kv.ReadCommitted
-	if len(t.txn.Key) > 0 && p.parallel {
-		p.bounds, err = t.db.boundsOf(ctx, t.txn.Key)
-	}
-	return p, err
+	return p, nil
 }
 
 // readsIn returns the read spans that a move of the commit timestamp would have to
@@ -225,9 +222,7 @@ func (t *Txn) readsIn(bounds keys.Span) ([]keys.Span, bool) {
 // AmbiguousError leaves doubt: nothing was done.
 func (t *Txn) commitOnePhase(ctx context.Context, plan *commitPlan) (hlc.Timestamp, error) {
 	p := t.proto(t.seq)
-	if len(p.Key) == 0 || !within(plan.bounds, keys.Span{Key: p.Key}) {
-		// The anchor's locks, if any, lie elsewhere; there is no record that would have to
-		// stay with them.
+	if len(p.Key) == 0 {
 		c := *p
 		c.Key = plan.reqs[0].(*kv.PutRequest).Key
 		p = &c
