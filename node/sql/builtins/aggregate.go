@@ -25,10 +25,15 @@ type Accumulator interface {
 // NewAccumulator returns a constructor for actual argument types and the result type; nil if
 // the aggregate is not implemented.
 func (a *Aggregate) NewAccumulator(args []types.OID, result types.OID) func() Accumulator {
-	if a.Proc.impl == nil || a.Proc.impl.agg == nil {
+	return a.Proc.NewAccumulator(args, result)
+}
+
+// NewAccumulator is Aggregate.NewAccumulator.
+func (p *Proc) NewAccumulator(args []types.OID, result types.OID) func() Accumulator {
+	if p.impl == nil || p.impl.agg == nil {
 		return nil
 	}
-	return a.Proc.impl.agg(args, result)
+	return p.impl.agg(args, result)
 }
 
 // SkipsNulls says whether rows with a NULL argument don't count: for all but the aggregates
