@@ -25,6 +25,8 @@ import (
 // ExprBinder checks and evaluates the expressions in definitions. The session implements
 // it over the binder.
 type ExprBinder interface {
+	// TypeName resolves a type name with its modifiers (package bind's function).
+	TypeName(n *ast.TypeName) (types.OID, int32, error)
 	// BindDefault checks a DEFAULT expression against its column's type: no columns, no
 	// aggregates, no subqueries (errors as PostgreSQL's). It returns the canonical SQL text,
 	// with the cast to the column's type if one is needed, and the sequences that nextval is
