@@ -115,13 +115,14 @@ func (r *Replica) OnLease(term uint64, lowWater hlc.Timestamp) {
 	// REQUIRES: S4. What this node itself served is covered by lowWater as well; it costs
 	// nothing to be sure.
 	mark := lowWater.Max(r.served)
+	now := r.cfg.Clock.Now()
 	t := &tenure{
 		term:    term,
-		started: r.cfg.Clock.Now(),
+		started: now,
 		latches: concurrency.NewLatches(),
 		locks: concurrency.NewLockTable(concurrency.LockLimits{Locks: r.limits.Locks, TxnLocks: r.limits.TxnLocks,
 			Waiters: r.limits.LockWaiters}, time.Now),
-		tscache: concurrency.NewTSCache(r.limits.TimestampCacheBytes, mark),
+		tscache: concurrency.NewTSCache(r.limits.TimestampCacheBytes, mark, now.Add(r.cfg.Clock.MaxOffset())),
 		queue:   concurrency.NewTxnQueue(),
 		over:    make(chan struct{}),
 	}

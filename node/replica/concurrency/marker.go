@@ -18,8 +18,11 @@ const maxMarkers = 32 << 10
 //   - endedLow: a transaction born at or before it may have been ended;
 //   - pushedLow: every transaction may have been pushed to it.
 //
-// S4's low-water mark takes both places on a new leaseholder, which is right because no
-// marker is made above the read limit (see replica, pushing).
+// On a new leaseholder S4's low-water mark takes both places, which is right because no
+// marker is made above the read limit (see eval.PushTxn). That mark may lie ahead of the
+// clock; a transaction that was ended under an earlier lease was also born before this lease
+// began, so that the clock then plus max offset bounds endedLow as well: younger
+// transactions are free.
 type markers struct {
 	mu        sync.Mutex
 	cur, old  map[kv.TxnID]marker
@@ -34,9 +37,9 @@ type marker struct {
 	pushedTo hlc.Timestamp
 }
 
-func (m *markers) init(lowWater hlc.Timestamp) {
+func (m *markers) init(ended, pushed hlc.Timestamp) {
 	m.cur = make(map[kv.TxnID]marker)
-	m.endedLow, m.pushedLow = lowWater, lowWater
+	m.endedLow, m.pushedLow = ended, pushed
 }
 
 func (m *markers) max() hlc.Timestamp {

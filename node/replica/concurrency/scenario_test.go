@@ -52,7 +52,7 @@ func TestScenarios(t *testing.T) {
 		s := &scenario{t: t, latches: NewLatches(), guards: map[string]*LatchGuard{}, waiting: map[string]func(){},
 			locks: NewLockTable(LockLimits{Locks: 6, TxnLocks: 4, Waiters: 4}, time.Now),
 			txns:  map[string]*kv.TxnMeta{}, requests: map[string]*Request{}, waiters: map[string]*Waiter{},
-			tscache: NewTSCache(1<<20, hlc.Timestamp{}), queue: NewTxnQueue(), pushes: map[string]*PushWait{}}
+			tscache: NewTSCache(1<<20, hlc.Timestamp{}, hlc.Timestamp{}), queue: NewTxnQueue(), pushes: map[string]*PushWait{}}
 		datadriven.RunTest(t, path, s.run)
 	})
 }

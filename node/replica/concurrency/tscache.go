@@ -75,7 +75,9 @@ func newPage() *page {
 }
 
 // NewTSCache returns a cache of at most about maxBytes whose low-water mark is lowWater (S4).
-func NewTSCache(maxBytes int, lowWater hlc.Timestamp) *TSCache {
+// bornBefore is a reading that every transaction which anybody knew of under an earlier lease
+// was born before, on any clock: this node's clock now plus max offset.
+func NewTSCache(maxBytes int, lowWater, bornBefore hlc.Timestamp) *TSCache {
 	c := &TSCache{
 		seed:     maphash.MakeSeed(),
 		maxPoint: max(64, maxBytes/3/pointBytes),
@@ -84,7 +86,11 @@ func NewTSCache(maxBytes int, lowWater hlc.Timestamp) *TSCache {
 		cur:      newPage(),
 		old:      newPage(),
 	}
-	c.markers.init(lowWater)
+	ended := lowWater
+	if bornBefore.Less(ended) {
+		ended = bornBefore
+	}
+	c.markers.init(ended, lowWater)
 	return c
 }
 
