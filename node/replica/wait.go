@@ -73,6 +73,7 @@ func (x *execution) mayFail(b *concurrency.Blocker, span keys.Span, s kv.LockStr
 // but the channel: only after PushDelay does it ask about who is in the way.
 func (x *execution) wait(w *concurrency.Waiter) error {
 	r := x.r
+	x.waiting = true
 	start := time.Now()
 	r.metrics.lockWaits.Inc()
 	pushCtx, cancel := context.WithCancel(x.ctx)

@@ -77,7 +77,12 @@ func NewLatches() *Latches {
 // fails with the context's error, or ErrClosed when closed is. The spans' keys must not
 // change until Release.
 func (l *Latches) Acquire(ctx context.Context, closed <-chan struct{}, spans []LatchSpan) (*LatchGuard, error) {
-	g := l.enter(spans)
+	return l.AcquireInto(new(LatchGuard), ctx, closed, spans)
+}
+
+// AcquireInto is Acquire with the caller's memory for the guard: a zero one.
+func (l *Latches) AcquireInto(g *LatchGuard, ctx context.Context, closed <-chan struct{}, spans []LatchSpan) (*LatchGuard, error) {
+	l.enterInto(g, spans)
 	if len(g.waitFor) == 0 {
 		return g, nil
 	}
@@ -96,9 +101,8 @@ func (l *Latches) Acquire(ctx context.Context, closed <-chan struct{}, spans []L
 	return g, nil
 }
 
-// enter inserts the latches and finds out whom to wait for.
-func (l *Latches) enter(spans []LatchSpan) *LatchGuard {
-	g := &LatchGuard{}
+// enterInto inserts the latches and finds out whom to wait for.
+func (l *Latches) enterInto(g *LatchGuard, spans []LatchSpan) {
 	spans = coalesce(spans)
 	if len(spans) <= len(g.inline) {
 		g.latches = g.inlineP[:0]
@@ -127,7 +131,6 @@ func (l *Latches) enter(spans []LatchSpan) *LatchGuard {
 		l.insert(la)
 		g.latches = append(g.latches, la)
 	}
-	return g
 }
 
 func coalesce(spans []LatchSpan) []LatchSpan {

@@ -69,6 +69,9 @@ func NewLockTable(limits LockLimits, now func() time.Time) *LockTable {
 // NewRequest starts a batch's part; txn is nil outside a transaction and must not change.
 func (t *LockTable) NewRequest(txn *kv.TxnMeta) *Request { return &Request{txn: txn} }
 
+// MakeRequest is NewRequest for the caller's own memory, which must stay where it is.
+func MakeRequest(txn *kv.TxnMeta) Request { return Request{txn: txn} }
+
 // Idle reports whether a request of this strength can't meet anything in the table. It is
 // cheap, and right under latches: what excludes it would hold them.
 func (t *LockTable) Idle(s kv.LockStrength) bool {

@@ -309,7 +309,8 @@ func (s *scenario) latch(d *datadriven.TestData, name string) string {
 			}
 		}
 	}
-	s.guards[name] = s.latches.enter(spans)
+	s.guards[name] = &LatchGuard{}
+	s.latches.enterInto(s.guards[name], spans)
 	return s.latchState()
 }
 

@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/atolldb/atoll/node/keys"
@@ -84,6 +85,10 @@ func (e *Env) scan(r *kv.ScanRequest, res *Result) (kv.Response, error) {
 	}
 	got, err := mvcc.Scan(e.reader(), r.Span, e.readTimestamp(), o)
 	if err != nil {
+		var tooOld *kv.WriteTooOldError
+		if r.Lock != kv.LockNone && filter == nil && errors.As(err, &tooOld) {
+			res.Locks = append(res.Locks, Lock{tooOld.Key, r.Lock})
+		}
 		return nil, err
 	}
 	if len(got.Intents) > 0 && !o.SkipLocked {
