@@ -30,6 +30,7 @@ type MemNet struct {
 	maxDelay    time.Duration
 	drop        float64
 	lossTimeout time.Duration
+	frozen      map[keys.NodeID][]func() // machines that stand still, and what waits for them
 
 	sent [MaxMethod + 1]atomic.Int64
 }
@@ -54,6 +55,7 @@ func NewMemNet(seed uint64) *MemNet {
 		boots:       map[keys.NodeID]uint64{},
 		links:       map[memLink]*memLinkState{},
 		lossTimeout: 2 * time.Second,
+		frozen:      map[keys.NodeID][]func(){},
 	}
 }
 
@@ -158,6 +160,39 @@ func (n *MemNet) setCut(from, to keys.NodeID, cut bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.linkLocked(from, to).cut = cut
+}
+
+// Freeze keeps back what comes from or goes to id, until Thaw.
+func (n *MemNet) Freeze(id keys.NodeID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.frozen[id]; !ok {
+		n.frozen[id] = nil
+	}
+}
+
+// Thaw delivers what Freeze has kept back.
+func (n *MemNet) Thaw(id keys.NodeID) {
+	n.mu.Lock()
+	list := n.frozen[id]
+	delete(n.frozen, id)
+	n.mu.Unlock()
+	for _, f := range list {
+		go f()
+	}
+}
+
+// keepBack reports whether a or b stands still; then again is called once it does not.
+func (n *MemNet) keepBack(a, b keys.NodeID, again func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, id := range []keys.NodeID{a, b} {
+		if list, ok := n.frozen[id]; ok && a != b {
+			n.frozen[id] = append(list, again)
+			return true
+		}
+	}
+	return false
 }
 
 // Isolate cuts id from every other node that exists, in both directions.
@@ -351,7 +386,11 @@ func (c *memCall) after(delay time.Duration, lost bool, loss time.Duration, a, b
 		time.AfterFunc(loss, func() { c.finish(nil, fmt.Errorf("%w (n%d to n%d)", ErrConnLost, a, b)) })
 		return
 	}
-	run := func() {
+	var run func()
+	run = func() {
+		if net.keepBack(a, b, run) {
+			return
+		}
 		if net.isCut(a, b) {
 			time.AfterFunc(loss, func() { c.finish(nil, fmt.Errorf("%w (n%d to n%d)", ErrConnLost, a, b)) })
 			return
@@ -448,7 +487,11 @@ func (e *MemNode) Notify(to keys.NodeID, class Class, method Method, payload []b
 	e.net.sent[method&MaxMethod].Add(1)
 	body := append(make([]byte, 0, len(payload)), payload...)
 	from := e.Self()
-	run := func() {
+	var run func()
+	run = func() {
+		if e.net.keepBack(from, to, run) {
+			return
+		}
 		if t != e && e.net.isCut(from, to) || t.closed() {
 			return
 		}

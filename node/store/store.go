@@ -42,7 +42,7 @@ type Store struct {
 	closed   bool
 	replicas map[keys.RangeID]*rep
 
-	structure sync.Mutex // serialises what makes and removes replicas
+	structure lock // serialises what makes and removes replicas
 
 	metaDesc atomic.Pointer[kv.RangeDescriptor]
 	draining atomic.Bool
@@ -75,7 +75,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{cfg: cfg, state: cfg.Engines.State, log: cfg.Engines.Log, logger: cfg.Logger.With("node", cfg.Node),
-		replicas: map[keys.RangeID]*rep{}}
+		replicas: map[keys.RangeID]*rep{}, structure: newLock()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registerer, s); err != nil {
@@ -404,6 +404,14 @@ func (s *Store) Ranges() []RangeInfo {
 		out = append(out, i)
 	}
 	return out
+}
+
+// Leases calls f for every replica of this node with what it knows of the range's lease now.
+// It is cheaper than Ranges.
+func (s *Store) Leases(f func(keys.RangeID, replica.LeaseStatus)) {
+	for _, r := range s.all() {
+		f(r.rangeID, r.Lease())
+	}
 }
 
 // sleep waits, unless the store closes.

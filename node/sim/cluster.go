@@ -1,0 +1,276 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/hlc"
+	"github.com/atolldb/atoll/node/host"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/node/storage"
+	"github.com/atolldb/atoll/node/store"
+)
+
+const maxOffset = 250 * time.Millisecond
+
+// sim is one run.
+type sim struct {
+	opts  Options
+	shape shape
+	rng   *rand.Rand // of the driver's goroutine only
+	net   *raftnet.MemNet
+	nodes []*node
+	trace *trace
+
+	mu     sync.Mutex
+	faults []error
+
+	stop     chan struct{}  // closed when the workload ends
+	clients  sync.WaitGroup // of the workload
+	stopping sync.WaitGroup // killed nodes on their way out
+	hist     history
+}
+
+// fault records what must not happen.
+func (s *sim) fault(format string, args ...any) {
+	err := fmt.Errorf("at %.6fs: %w", time.Since(s.trace.start).Seconds(), fmt.Errorf(format, args...))
+	s.trace.add("FAULT %v", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.faults) < 100 {
+		s.faults = append(s.faults, err)
+	}
+}
+
+func (s *sim) failed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.faults) > 0
+}
+
+// node is a machine with a disk, on which a process runs or not.
+type node struct {
+	s       *sim
+	id      keys.NodeID // as founded: place in the plan
+	addr    string
+	zone    string
+	machine *machine
+
+	mu   sync.Mutex
+	fs   *storage.CrashFS
+	proc *process // nil: not running
+}
+
+// process is one run of a node.
+type process struct {
+	n      *node
+	fs     *storage.CrashFS
+	cancel context.CancelFunc
+	dead   atomic.Bool   // killed: what it says from here on nobody hears
+	ready  chan struct{} // closed when host stands, or will not
+	host   *host.Node    // valid once ready is closed; nil if it did not open
+	net    atomic.Pointer[raftnet.MemNode]
+}
+
+func newSim(opts Options) *sim {
+	rng := rand.New(rand.NewPCG(opts.Seed, 0xa7011))
+	s := &sim{opts: opts, rng: rng, shape: drawShape(rng), trace: newTrace(opts.Level), stop: make(chan struct{})}
+	s.net = raftnet.NewMemNet(opts.Seed)
+	s.net.SetDelay(50*time.Microsecond, s.shape.maxDelay)
+	s.net.SetLossTimeout(s.shape.loss)
+	s.trace.add("shape %+v", s.shape)
+	for i, z := range s.shape.zones {
+		rate := (rng.Float64()*2 - 1) * 200e-6
+		s.nodes = append(s.nodes, &node{s: s, id: keys.NodeID(i + 1), addr: fmt.Sprintf("node-%d", i+1), zone: z, fs: storage.MemFS(),
+			machine: newMachine(s.skew(), rate)})
+	}
+	return s
+}
+
+// skew draws an offset of a wall clock.
+func (s *sim) skew() time.Duration {
+	if s.shape.maxSkew == 0 {
+		return 0
+	}
+	return time.Duration(s.rng.Int64N(int64(2*s.shape.maxSkew))) - s.shape.maxSkew
+}
+
+// found starts all nodes and founds the cluster.
+func (s *sim) found() error {
+	var addrs []string
+	for _, n := range s.nodes {
+		addrs = append(addrs, n.addr)
+		n.start()
+	}
+	client := s.net.Listen("client")
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for {
+		_, err := cluster.Init(ctx, client, "sim", addrs)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("sim: founding: %w", err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	for _, n := range s.nodes {
+		p := n.running()
+		select {
+		case <-p.ready:
+		case <-ctx.Done():
+			return fmt.Errorf("sim: node %d does not start", n.id)
+		}
+		if p.host == nil || p.host.Identity.Node != n.id {
+			return fmt.Errorf("sim: node %d did not start as itself", n.id)
+		}
+	}
+	return nil
+}
+
+// running returns the node's process, or nil.
+func (n *node) running() *process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.proc
+}
+
+// open returns the node's process if it stands, its machine running.
+func (n *node) open() *process {
+	p := n.running()
+	if p == nil || n.machine.isFrozen() {
+		return nil
+	}
+	select {
+	case <-p.ready:
+	default:
+		return nil
+	}
+	if p.host == nil || p.dead.Load() {
+		return nil
+	}
+	return p
+}
+
+// start begins a process on the node's disk.
+func (n *node) start() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.proc != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &process{n: n, fs: n.fs, cancel: cancel, ready: make(chan struct{})}
+	n.proc = p
+	n.s.trace.add("n%d start", n.id)
+	n.s.stopping.Go(func() { p.run(ctx) })
+}
+
+func (p *process) run(ctx context.Context) {
+	n, s := p.n, p.n.s
+	var join []string
+	for _, o := range s.nodes {
+		join = append(join, o.addr)
+	}
+	log := slog.New(handler{t: s.trace, node: fmt.Sprintf("n%d", n.id)})
+	h, err := host.Open(ctx, host.Config{
+		Dir: "/store", FS: p.fs, Small: true, Join: join,
+		Self:  cluster.NodeInfo{Addr: n.addr, Zone: n.zone},
+		Clock: hlc.NewClock(n.machine.wall, maxOffset), Time: n.machine,
+		Support: s.shape.support, Planted: s.opts.Plant.Raftnet, Log: log,
+		Listen: func(func(keys.NodeID) (string, bool), raftnet.BootRegistry) (host.Network, error) {
+			e := s.net.Listen(n.addr)
+			p.net.Store(e)
+			if p.dead.Load() {
+				e.Close()
+			}
+			return e, nil
+		},
+		Tune: func(c *store.Config) { s.tune(c) },
+		OnFatal: func(err error) {
+			if !p.dead.Load() {
+				s.fault("n%d stops itself: %v", n.id, err)
+			}
+		},
+	})
+	if err != nil {
+		if !p.dead.Load() && !errors.Is(err, context.Canceled) {
+			s.fault("n%d does not open: %v", n.id, err)
+		}
+		close(p.ready)
+		return
+	}
+	p.host = h
+	s.trace.add("n%d up, boot %d", n.id, h.Boot)
+	close(p.ready)
+}
+
+func (s *sim) tune(c *store.Config) {
+	c.Voters, c.DeadAfter = s.shape.voters, s.shape.deadAfter
+	c.Interval = 500 * time.Millisecond
+}
+
+// kill ends the node's process as a power cut does; of what was not synced, about the given
+// percentage survives.
+func (n *node) kill(unsyncedPercent int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.proc
+	if p == nil {
+		return
+	}
+	n.s.trace.add("n%d kill, %d%% of unsynced data stay", n.id, unsyncedPercent)
+	n.proc = nil
+	p.dead.Store(true) // before the disk is copied: clients believe nothing that comes later
+	p.cancel()
+	if e := p.net.Load(); e != nil {
+		e.Close()
+	}
+	n.fs = storage.CrashClone(p.fs, unsyncedPercent, rand.New(rand.NewPCG(n.s.rng.Uint64(), 1)))
+	n.s.stopping.Go(func() {
+		<-p.ready
+		if p.host != nil {
+			p.host.Crash()
+		}
+	})
+}
+
+// shutdown ends the process in an orderly way, and waits for that.
+func (n *node) shutdown() {
+	n.mu.Lock()
+	p := n.proc
+	n.proc = nil
+	n.mu.Unlock()
+	if p == nil {
+		return
+	}
+	n.s.trace.add("n%d shutdown", n.id)
+	p.dead.Store(true)
+	p.cancel()
+	<-p.ready
+	if p.host != nil {
+		p.host.Close()
+	}
+	n.s.trace.add("n%d is down", n.id)
+}
+
+// close ends everything; no goroutine is left.
+func (s *sim) close() {
+	var wg sync.WaitGroup
+	for _, n := range s.nodes {
+		wg.Go(n.shutdown)
+	}
+	wg.Wait()
+	s.net.Close()
+	s.stopping.Wait()
+}

@@ -1,0 +1,67 @@
+package sim
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/atolldb/atoll/node/raftnet"
+)
+
+// Options of a run.
+type Options struct {
+	Seed uint64
+	// Length of the part with faults, in virtual time. Default 20 s.
+	Length time.Duration
+	// Unnoticed lets machines stand still without any of their clocks noticing, which breaks
+	// what leases rest on (SAFETY S4). Histories must then be serializable only, not strictly.
+	Unnoticed bool
+	// Level of the nodes' log in the trace.
+	Level slog.Level
+	// Plant builds bugs in, which the checkers must find.
+	Plant Plant
+}
+
+// Plant is a set of deliberate bugs.
+type Plant struct {
+	Raftnet raftnet.Planted
+}
+
+// shape is what a seed decides about a cluster before it starts.
+type shape struct {
+	zones     []string // one per node
+	voters    int
+	support   time.Duration
+	maxDelay  time.Duration
+	loss      time.Duration
+	maxSkew   time.Duration // of each wall clock to either side
+	deadAfter time.Duration
+	clients   int // per node
+	think     time.Duration
+	faultGap  time.Duration // mean time between faults
+}
+
+func drawShape(rng *rand.Rand) shape {
+	s := shape{
+		support:   []time.Duration{250, 500, 500}[rng.IntN(3)] * time.Millisecond,
+		maxDelay:  []time.Duration{300, 1000, 3000}[rng.IntN(3)] * time.Microsecond,
+		loss:      []time.Duration{200, 2000}[rng.IntN(2)] * time.Millisecond,
+		maxSkew:   []time.Duration{0, 20, 80}[rng.IntN(3)] * time.Millisecond,
+		deadAfter: time.Minute,
+		clients:   1 + rng.IntN(3),
+		think:     time.Duration(10+rng.IntN(60)) * time.Millisecond,
+		faultGap:  time.Duration(200+rng.IntN(1200)) * time.Millisecond,
+	}
+	switch rng.IntN(6) {
+	case 0, 1, 2:
+		s.zones, s.voters = []string{"a", "b", "c"}, 3
+	case 3:
+		s.zones, s.voters = []string{"a", "b", "c", "a"}, 3
+	case 4:
+		s.zones, s.voters = []string{"a", "b", "c", "d", "e"}, 5
+	case 5:
+		s.zones, s.voters = []string{"a", "b", "c", "a", "b"}, 3
+		s.deadAfter = 4 * time.Second
+	}
+	return s
+}

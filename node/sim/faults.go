@@ -1,0 +1,245 @@
+package sim
+
+import (
+	"context"
+	"time"
+
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+)
+
+// plan is a fault and how it ends; undo may be nil.
+type plan struct {
+	name string
+	do   func()
+	undo func()
+	hold time.Duration
+}
+
+// inject runs faults for the given time, several at once at times. It returns with all of
+// them still to be healed by heal.
+func (s *sim) inject(length time.Duration) {
+	end := time.Now().Add(length)
+	type active struct {
+		plan
+		until time.Time
+	}
+	var list []active
+	next := time.Now().Add(s.rng0(s.shape.faultGap))
+	for time.Now().Before(end) && !s.failed() {
+		time.Sleep(time.Millisecond)
+		kept := list[:0]
+		for _, a := range list {
+			if time.Now().Before(a.until) {
+				kept = append(kept, a)
+				continue
+			}
+			s.trace.add("end of %s", a.name)
+			a.undo()
+		}
+		list = kept
+		if time.Now().Before(next) {
+			continue
+		}
+		next = time.Now().Add(s.rng0(2 * s.shape.faultGap))
+		if len(list) >= 3 {
+			continue
+		}
+		p := s.draw()
+		s.hist.fault(p.name)
+		s.trace.add("fault %s for %s", p.name, p.hold)
+		p.do()
+		if p.undo != nil {
+			list = append(list, active{p, time.Now().Add(p.hold)})
+		}
+	}
+	for _, a := range list {
+		a.undo()
+	}
+}
+
+func (h *history) fault(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stats.Faults[name]++
+}
+
+// rng0 draws a duration below d.
+func (s *sim) rng0(d time.Duration) time.Duration { return time.Duration(s.rng.Int64N(int64(d) + 1)) }
+
+// between draws a duration.
+func (s *sim) between(lo, hi time.Duration) time.Duration { return lo + s.rng0(hi-lo) }
+
+func (s *sim) pick() *node { return s.nodes[s.rng.IntN(len(s.nodes))] }
+
+// pickHolder prefers the holder of some lease: faults there matter most.
+func (s *sim) pickHolder() *node {
+	n := s.pick()
+	if s.rng.IntN(2) == 0 {
+		return n
+	}
+	for range 8 {
+		if p := n.open(); p != nil && len(p.leases()) > 0 {
+			return n
+		}
+		n = s.pick()
+	}
+	return n
+}
+
+// draw chooses a fault.
+func (s *sim) draw() plan {
+	a, b := s.pickHolder(), s.pick()
+	hold := s.between(50*time.Millisecond, 4*time.Second)
+	if s.rng.IntN(3) == 0 {
+		hold = s.between(time.Millisecond, 400*time.Millisecond) // shorter than support
+	}
+	lost := []int{0, 0, 30, 100}[s.rng.IntN(4)]
+	switch s.rng.IntN(20) {
+	case 0, 1, 2:
+		return plan{"kill", func() { a.kill(lost) }, a.start, hold}
+	case 3:
+		return plan{"kill two", func() { a.kill(lost); b.kill(lost) }, func() { a.start(); b.start() }, hold}
+	case 4:
+		if s.rng.IntN(2) == 0 {
+			return plan{"shutdown", func() { s.stopping.Go(a.shutdown) }, a.start, hold}
+		}
+		return plan{"kill all", func() { s.each(func(n *node) { n.kill(lost) }) }, func() { s.each((*node).start) }, hold}
+	case 5, 6:
+		return plan{"isolate", func() { s.net.Isolate(a.id) }, func() { s.net.HealNode(a.id) }, hold}
+	case 7:
+		return s.partition(hold)
+	case 8:
+		return plan{"cut", func() { s.net.Cut(a.id, b.id) }, func() { s.net.Heal(a.id, b.id) }, hold}
+	case 9, 10:
+		return s.oneWay(a, b, hold)
+	case 11:
+		d := s.between(time.Millisecond, 60*time.Millisecond)
+		return plan{"slow network", func() { s.net.SetDelay(50*time.Microsecond, d) },
+			func() { s.net.SetDelay(50*time.Microsecond, s.shape.maxDelay) }, hold}
+	case 12:
+		p := 0.01 + 0.1*s.rng.Float64()
+		return plan{"drops", func() { s.net.SetDrop(p) }, func() { s.net.SetDrop(0) }, hold}
+	case 13:
+		lo := s.between(0, 200*time.Millisecond)
+		return plan{"slow link", func() { s.net.SetLinkDelay(a.id, b.id, lo, lo+20*time.Millisecond) },
+			func() { s.net.SetLinkDelay(a.id, b.id, 50*time.Microsecond, s.shape.maxDelay) }, hold}
+	case 14:
+		off := s.skew()
+		return plan{name: "clock step", do: func() { a.machine.step(off) }}
+	case 15, 16:
+		return plan{name: "lease transfer", do: func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: s.someKey(), Target: a.id}) }}
+	case 17:
+		return plan{name: "split", do: func() { s.admin(b, &kv.AdminSplitRequest{SplitKey: s.someKey()}) }}
+	default:
+		return s.standstill(a)
+	}
+}
+
+func (s *sim) each(f func(*node)) {
+	for _, n := range s.nodes {
+		f(n)
+	}
+}
+
+func (s *sim) partition(hold time.Duration) plan {
+	side := map[keys.NodeID]bool{}
+	for _, n := range s.nodes {
+		side[n.id] = s.rng.IntN(2) == 0
+	}
+	pairs := func(f func(a, b keys.NodeID)) {
+		for _, a := range s.nodes {
+			for _, b := range s.nodes {
+				if a.id < b.id && side[a.id] != side[b.id] {
+					f(a.id, b.id)
+				}
+			}
+		}
+	}
+	return plan{"partition", func() { pairs(s.net.Cut) }, func() { pairs(s.net.Heal) }, hold}
+}
+
+func (s *sim) oneWay(a, b *node, hold time.Duration) plan {
+	switch s.rng.IntN(3) {
+	case 0: // deaf
+		return plan{"deaf", func() { s.each(func(n *node) { s.cutOneWay(n, a) }) }, func() { s.each(func(n *node) { s.net.HealOneWay(n.id, a.id) }) }, hold}
+	case 1: // mute
+		return plan{"mute", func() { s.each(func(n *node) { s.cutOneWay(a, n) }) }, func() { s.each(func(n *node) { s.net.HealOneWay(a.id, n.id) }) }, hold}
+	default:
+		return plan{"one-way cut", func() { s.cutOneWay(a, b) }, func() { s.net.HealOneWay(a.id, b.id) }, hold}
+	}
+}
+
+func (s *sim) cutOneWay(from, to *node) {
+	if from != to {
+		s.net.CutOneWay(from.id, to.id)
+	}
+}
+
+// standstill freezes a machine: its clocks, its network, and what its clients learn.
+func (s *sim) standstill(a *node) plan {
+	kind := freezeKind(s.rng.IntN(2))
+	hold := s.between(5*time.Millisecond, 1500*time.Millisecond)
+	name := []string{"suspended machine", "migrated machine"}[kind]
+	if s.opts.Unnoticed && s.rng.IntN(2) == 0 {
+		kind, name = unnoticed, "frozen machine"
+	}
+	return plan{name, func() {
+		a.machine.freeze()
+		s.net.Freeze(a.id)
+	}, func() {
+		a.machine.thaw(kind)
+		s.net.Thaw(a.id)
+		if kind == unnoticed {
+			a.machine.step(s.skew()) // a time daemon notices at once
+		}
+	}, hold}
+}
+
+// someKey returns a key of the workload.
+func (s *sim) someKey() keys.Key {
+	switch s.rng.IntN(4) {
+	case 0:
+		return accountKey(s.rng.IntN(accounts))
+	case 1:
+		return listKey(s.rng.IntN(listKeys))
+	case 2:
+		return listKey(int(time.Since(s.trace.start)/listRotation)*listKeys + s.rng.IntN(listKeys))
+	default:
+		return regKey(s.rng.IntN(regKeys))
+	}
+}
+
+// admin sends a request in the background.
+func (s *sim) admin(n *node, req kv.Request) {
+	p := n.open()
+	if p == nil {
+		return
+	}
+	s.clients.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+		defer cancel()
+		_, err := p.host.Sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{req}})
+		s.trace.add("n%d %T: %v", n.id, req, err)
+	})
+}
+
+// heal ends every fault.
+func (s *sim) heal() {
+	s.trace.add("heal")
+	for _, n := range s.nodes {
+		if n.machine.isFrozen() {
+			n.machine.thaw(suspended)
+			s.net.Thaw(n.id)
+		}
+	}
+	s.net.HealAll()
+	s.net.SetDrop(0)
+	s.net.SetDelay(50*time.Microsecond, s.shape.maxDelay)
+	for _, n := range s.nodes {
+		for _, o := range s.nodes {
+			s.net.SetLinkDelay(n.id, o.id, 50*time.Microsecond, s.shape.maxDelay)
+		}
+		n.start()
+	}
+}

@@ -1,0 +1,81 @@
+package sim
+
+import (
+	"flag"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	seedsFlag  = flag.Int("seeds", 24, "how many seeds TestSeeds runs")
+	firstFlag  = flag.Uint64("seed", 1, "the first seed")
+	repeatFlag = flag.Int("repeat", 1, "how often each seed is run")
+	lengthFlag = flag.Duration("length", 0, "virtual time with faults")
+	debugFlag  = flag.Bool("debug", false, "nodes' debug logs in the trace")
+	keepFlag   = flag.Bool("keep", false, "keep the trace of passing runs, too")
+)
+
+// simulate runs a seed in a bubble of its own and judges it.
+func simulate(t *testing.T, opts Options) *Report {
+	t.Helper()
+	if opts.Length == 0 {
+		opts.Length = *lengthFlag
+	}
+	opts.Level = slog.LevelInfo
+	if *debugFlag {
+		opts.Level = slog.LevelDebug
+	}
+	var r *Report
+	synctest.Test(t, func(*testing.T) { r = Run(opts) })
+	r.Judge()
+	return r
+}
+
+// TestSeeds runs clusters under faults; nothing may be lost, stale, doubled or torn.
+func TestSeeds(t *testing.T) {
+	first, count := *firstFlag, *seedsFlag
+	isSet := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { isSet[f.Name] = true })
+	if isSet["seed"] && !isSet["seeds"] {
+		count = 1
+	}
+	if testing.Short() && !isSet["seeds"] && !isSet["seed"] {
+		count = 4
+	}
+	var failed []uint64
+	for seed := first; seed < first+uint64(count); seed++ {
+		bad := 0
+		for range *repeatFlag {
+			start := time.Now()
+			r := simulate(t, Options{Seed: seed})
+			t.Logf("%s (%.1fs real)", r, time.Since(start).Seconds())
+			if len(r.Faults) == 0 && !*keepFlag {
+				continue
+			}
+			path, err := r.SaveTrace()
+			require.NoError(t, err)
+			if len(r.Faults) == 0 {
+				t.Logf("seed %d: trace in %s", seed, path)
+				continue
+			}
+			bad++
+			t.Errorf("seed %d failed: %d faults; trace in %s; run it again: make sim SEEDS=1 SEED=%d REPEAT=20", seed, len(r.Faults), path, seed)
+			for _, err := range r.Faults[:min(3, len(r.Faults))] {
+				t.Errorf("seed %d: %v", seed, err)
+			}
+		}
+		if *repeatFlag > 1 {
+			t.Logf("seed %d: %d of %d runs failed", seed, bad, *repeatFlag)
+		}
+		if bad > 0 {
+			failed = append(failed, seed)
+		}
+	}
+	if len(failed) > 0 {
+		t.Errorf("failing seeds: %v", failed)
+	}
+}

@@ -1,0 +1,256 @@
+package sim
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/mvcc"
+	"github.com/atolldb/atoll/node/replica/group"
+	"github.com/atolldb/atoll/node/sim/check"
+	"github.com/atolldb/atoll/node/txn"
+)
+
+// wholeLimit is how long a cluster without faults may take until it is whole again.
+const wholeLimit = 40 * time.Second
+
+// untilWhole waits until every node runs and every range is replicated in full: one lease,
+// and all replicas at the same log position twice in a row.
+func (s *sim) untilWhole() error {
+	var before map[keys.RangeID]uint64
+	var why error
+	for end := time.Now().Add(wholeLimit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		var now map[keys.RangeID]uint64
+		if now, why = s.positions(); why == nil {
+			if before != nil && mapsEqual(before, now) {
+				return nil
+			}
+			why = errors.New("log positions still move")
+		}
+		before = now
+	}
+	for _, n := range s.nodes {
+		if p := n.open(); p != nil {
+			for _, r := range p.host.Store.Ranges() {
+				s.trace.add("n%d: %s leader n%d lease %t term %d applied %d", n.id, &r.Desc, r.Leader, r.Lease, r.Term, r.Applied)
+			}
+		}
+	}
+	return fmt.Errorf("%s after the last fault the cluster is not whole: %w", wholeLimit, why)
+}
+
+func mapsEqual(a, b map[keys.RangeID]uint64) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		if b[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// positions returns the log position of every range, if all its replicas agree.
+func (s *sim) positions() (map[keys.RangeID]uint64, error) {
+	descs, holders := map[keys.RangeID]kv.RangeDescriptor{}, map[keys.RangeID]keys.NodeID{}
+	applied := map[keys.RangeID]map[keys.NodeID]uint64{}
+	for _, n := range s.nodes {
+		p := n.open()
+		if p == nil {
+			return nil, fmt.Errorf("n%d is not up", n.id)
+		}
+		for _, r := range p.host.Store.Ranges() {
+			id := r.Desc.RangeID
+			if applied[id] == nil {
+				applied[id] = map[keys.NodeID]uint64{}
+			}
+			applied[id][n.id] = r.Applied
+			if d, ok := descs[id]; !ok || d.Generation < r.Desc.Generation {
+				descs[id] = r.Desc
+			}
+			if r.Lease {
+				holders[id] = n.id
+			}
+		}
+	}
+	out := map[keys.RangeID]uint64{}
+	for id, d := range descs {
+		if holders[id] == 0 {
+			return nil, fmt.Errorf("%s has no leaseholder", &d)
+		}
+		if len(d.Replicas) != s.shape.voters || len(applied[id]) != len(d.Replicas) {
+			return nil, fmt.Errorf("%s has replicas on %v, want %d", &d, applied[id], s.shape.voters)
+		}
+		for _, r := range d.Replicas {
+			if r.Type != kv.Voter {
+				return nil, fmt.Errorf("%s: replica %d is no voter", &d, r.Replica)
+			}
+			a, ok := applied[id][r.Node]
+			if !ok || a != applied[id][holders[id]] {
+				return nil, fmt.Errorf("%s: n%d has applied %d, the leaseholder %d", &d, r.Node, a, applied[id][holders[id]])
+			}
+			out[id] = a
+		}
+	}
+	return out, covers(descs)
+}
+
+// covers checks that the ranges hold every key once.
+func covers(descs map[keys.RangeID]kv.RangeDescriptor) error {
+	list := make([]kv.RangeDescriptor, 0, len(descs))
+	for _, d := range descs {
+		list = append(list, d)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Start.Less(list[j].Start) })
+	at := keys.MinKey
+	for i := range list {
+		if !list[i].Start.Equal(at) {
+			return fmt.Errorf("the key space has a gap or an overlap at %s: %s", at, &list[i])
+		}
+		at = list[i].End
+	}
+	if !at.Equal(keys.MaxKey) {
+		return fmt.Errorf("no range holds the keys from %s on", at)
+	}
+	return nil
+}
+
+// compareReplicas checks that all replicas of each range are equal, byte for byte (S23).
+func (s *sim) compareReplicas() error {
+	type digest struct {
+		n   keys.NodeID
+		at  uint64
+		sum [32]byte
+	}
+	seen := map[keys.RangeID]digest{}
+	for _, n := range s.nodes {
+		p := n.open()
+		if p == nil {
+			return fmt.Errorf("n%d is not up", n.id)
+		}
+		snap, err := p.host.Engines.State.NewSnapshot()
+		if err != nil {
+			return err
+		}
+		for _, r := range p.host.Store.Ranges() {
+			st, err := group.LoadState(snap, r.Desc.RangeID)
+			var sum [32]byte
+			if err == nil {
+				sum, err = mvcc.Digest(snap, group.ReplicatedSpans(&st.Desc)...)
+			}
+			if err != nil {
+				return errors.Join(err, snap.Close())
+			}
+			d, ok := seen[r.Desc.RangeID]
+			if !ok {
+				seen[r.Desc.RangeID] = digest{n.id, st.Applied.Index, sum}
+				continue
+			}
+			if d.at != st.Applied.Index {
+				_ = snap.Close()
+				return errMoved
+			}
+			if d.sum != sum {
+				s.fault("replicas of %s differ at index %d: n%d and n%d", &st.Desc, d.at, d.n, n.id)
+			}
+		}
+		if err := snap.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errMoved = errors.New("log positions moved while replicas were compared")
+
+// verify reads everything once the cluster is whole.
+func (s *sim) verify() error {
+	if err := s.untilWhole(); err != nil {
+		return err
+	}
+	for _, n := range s.nodes {
+		if err := s.readAll(n); err != nil {
+			return fmt.Errorf("reading everything through n%d: %w", n.id, err)
+		}
+	}
+	for try := 0; ; try++ {
+		err := s.compareReplicas()
+		if errors.Is(err, errMoved) && try < 50 {
+			time.Sleep(300 * time.Millisecond)
+			continue
+		}
+		return err
+	}
+}
+
+// readAll reads every list, register and account through a node.
+func (s *sim) readAll(n *node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	s.hist.mu.Lock()
+	lists, regs := sorted(s.hist.used), sorted(s.hist.usedR)
+	s.hist.mu.Unlock()
+	db := n.open().host.DB
+	rec := check.Txn{Client: -int(n.id), Start: time.Now()}
+	ops := make([]check.RegisterOp, len(regs))
+	var sum int64
+	var rows int
+	err := db.Run(ctx, txn.Options{Name: "read all", ReadOnly: true}, func(ctx context.Context, t *txn.Txn) error {
+		rec.Ops = rec.Ops[:0]
+		for _, k := range lists {
+			got, err := t.Get(ctx, listKey(k), txn.ReadOptions{})
+			if err != nil {
+				return err
+			}
+			list, err := decodeList(got.Value)
+			if err != nil {
+				return err
+			}
+			rec.Ops = append(rec.Ops, check.Op{Key: k, List: list})
+		}
+		for i, k := range regs {
+			ops[i] = check.RegisterOp{Client: -int(n.id), Key: k, Call: time.Now()}
+			got, err := t.Get(ctx, regKey(k), txn.ReadOptions{})
+			if err != nil {
+				return err
+			}
+			if got.Exists {
+				ops[i].Value = int(binary.BigEndian.Uint64(got.Value))
+			}
+		}
+		var err error
+		sum, rows, err = total(ctx, t)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	rec.End = time.Now()
+	for i := range ops {
+		ops[i].Call, ops[i].Return = rec.Start, rec.End
+	}
+	s.hist.mu.Lock()
+	s.hist.lists = append(s.hist.lists, rec)
+	s.hist.regs = append(s.hist.regs, ops...)
+	s.hist.mu.Unlock()
+	if sum != accounts*perOwner || rows != accounts {
+		s.fault("bank: at the end n%d reads %d accounts with %d, want %d with %d", n.id, rows, sum, accounts, accounts*perOwner)
+	}
+	return nil
+}
+
+func sorted(m map[int]bool) []int {
+	out := make([]int, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
