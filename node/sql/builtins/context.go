@@ -88,6 +88,8 @@ type Sequences interface {
 	CurrVal(ctx context.Context, sequence types.OID) (int64, error)
 	SetVal(ctx context.Context, sequence types.OID, value int64, called bool) error
 	LastVal(ctx context.Context) (int64, error)
+	// Peek returns the last value that was handed out to anybody; called is false if none was.
+	Peek(ctx context.Context, sequence types.OID) (value int64, called bool, err error)
 }
 
 func (c *EvalContext) env() *types.Env {

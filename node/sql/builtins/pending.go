@@ -8,9 +8,6 @@ import (
 )
 
 func jsonFuncs(*registry)      {}
-func sessionFuncs(*registry)   {}
-func catalogFuncs(*registry)   {}
-func miscFuncs(*registry)      {}
 func jsonSets(*registry)       {}
 func jsonAggregates(*registry) {}
 func toCharFuncs(*registry)    {}

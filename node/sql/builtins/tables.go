@@ -112,8 +112,18 @@ type tables struct {
 	aggByOID   map[types.OID]*Aggregate
 }
 
+var (
+	loadOnce sync.Once
+	loaded   *tables
+)
+
 // load parses the tables when they are first asked for: a process that runs no SQL pays nothing.
-var load = sync.OnceValue(func() *tables {
+func load() *tables {
+	loadOnce.Do(func() { loaded = parseTables() })
+	return loaded
+}
+
+func parseTables() *tables {
 	t := &tables{
 		procByOID: map[types.OID]*Proc{}, procByName: map[string][]*Proc{},
 		opByOID: map[types.OID]*Operator{}, opByName: map[string][]*Operator{},
@@ -162,7 +172,7 @@ var load = sync.OnceValue(func() *tables {
 		t.aggByOID[a.Proc.OID] = a
 	})
 	return t
-})
+}
 
 // row is a line of a table. A malformed one is a bug in the program.
 type row struct {

@@ -17,7 +17,8 @@ type Env struct {
 }
 
 // NameResolver turns OIDs of catalog objects into names and back, for the reg* types.
-// The type says what kind of object: OIDRegClass, OIDRegType, OIDRegProc ...
+// The type says what kind of object: OIDRegClass, OIDRegType, OIDRegProc ...; OIDOID stands
+// for databases.
 type NameResolver interface {
 	// ObjectName prints as PostgreSQL's output function does: quoted, and with its schema
 	// if the search path would not find it. ok is false for an OID that names nothing.
