@@ -28,8 +28,11 @@ const (
 
 func (s *Store) gcJobs(r *rep, now time.Time, commands int64) []job {
 	if r.q.lastGC.IsZero() {
-		r.q.lastGC, r.q.lastPileup = now, now
-		r.q.gcCommands, r.q.pileCommands = 0, commands
+		r.q.lastGC, r.q.lastPileup, r.q.lastWrite = now, now, now
+		r.q.gcCommands, r.q.pileCommands = commands, commands
+	}
+	if commands != r.q.gcCommands {
+		r.q.gcCommands, r.q.lastWrite, r.q.gcClean = commands, now, false
 	}
 	var jobs []job
 	if now.Sub(r.q.lastPileup) > pileupEvery && commands-r.q.pileCommands >= pileupCommands {
@@ -37,10 +40,17 @@ func (s *Store) gcJobs(r *rep, now time.Time, commands int64) []job {
 		r.q.lastPileup, r.q.pileCommands = now, commands
 		jobs = append(jobs, func(ctx context.Context, r *rep) error { return s.gcPileups(ctx, r, since) })
 	}
-	if now.Sub(r.q.lastGC) > s.cfg.GCTTL/4 && commands != r.q.gcCommands {
-		// The commands of garbage collection themselves must not bring the next one about.
-		r.q.lastGC, r.q.gcCommands = now, commands
-		jobs = append(jobs, s.gcByAge)
+	if now.Sub(r.q.lastGC) > s.cfg.GCTTL/4 && !r.q.gcClean {
+		r.q.lastGC = now
+		jobs = append(jobs, func(ctx context.Context, r *rep) error {
+			if err := s.gcByAge(ctx, r); err != nil {
+				return err
+			}
+			// The commands of garbage collection themselves must not bring the next one about.
+			r.q.gcCommands = r.group.Load().Commands()
+			r.q.gcClean = now.Sub(r.q.lastWrite) > s.cfg.GCTTL+2*s.cfg.Interval
+			return nil
+		})
 	}
 	return jobs
 }
@@ -72,7 +82,6 @@ func (s *Store) gcByAge(ctx context.Context, r *rep) error {
 			}
 		}
 		if rest == nil {
-			r.q.gcCommands = r.group.Load().Commands()
 			return nil
 		}
 		span = *rest

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -12,7 +13,7 @@ import (
 )
 
 const (
-	workers       = 4                // ranges worked on at a time
+	workers       = 16               // ranges worked on at a time
 	workTimeout   = 2 * time.Minute  // for one range
 	sizeEvery     = 10 * time.Second // between looks at a range's size
 	ensureEvery   = 5 * time.Second  // between reminders to a follower without a replica
@@ -22,10 +23,10 @@ const (
 	longLog       = 32 << 20         // bytes
 )
 
-// maintain looks at every range once per interval. A quiet range costs a few loads from
-// memory; work runs in a bounded number of goroutines.
+// maintain looks at every range once per interval, and sooner again at those for which no
+// worker was free. A quiet range costs a few loads from memory.
 func (s *Store) maintain() {
-	tick := time.NewTicker(s.cfg.Interval)
+	tick := time.NewTimer(s.cfg.Interval)
 	defer tick.Stop()
 	slots := semaphore.NewWeighted(workers)
 	var lastFlush time.Time
@@ -38,12 +39,18 @@ func (s *Store) maintain() {
 		now := time.Now()
 		s.checkDisk()
 		s.trackDead(now)
+		v := view{nodes: s.cfg.Directory.All(), live: s.cfg.Support.Live, dead: s.isDead, want: s.cfg.Voters}
 		var logBytes int64
+		again := s.cfg.Interval
 		for _, r := range s.all() {
 			if s.ctx.Err() != nil {
 				return
 			}
-			logBytes += s.look(r, now, slots)
+			n, waits := s.look(r, now, slots, &v)
+			logBytes += n
+			if waits {
+				again = min(again, busyAgain)
+			}
 		}
 		if logBytes > longLog && now.Sub(lastFlush) > flushEvery {
 			lastFlush = now
@@ -53,31 +60,40 @@ func (s *Store) maintain() {
 		if s.draining.Load() || s.full.Load() {
 			s.spawnOnce(&s.shedding, s.shedLeases)
 		}
+		tick.Reset(again)
 	}
 }
 
-// look decides what a range needs, from memory, and returns the bytes of a log that waits
-// for a flush.
-func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted) (logBytes int64) {
+// busyAgain is when ranges that found no free worker are looked at again.
+const busyAgain = 20 * time.Millisecond
+
+// look decides what a range needs, from memory, and starts a worker. It returns the bytes
+// of a log that waits for a flush, and whether the range waits for a worker.
+func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, v *view) (logBytes int64, waits bool) {
 	g := r.group.Load()
 	if g == nil {
-		return 0
+		return 0, false
 	}
 	bytes, worth := g.Truncatable()
 	if worth {
 		logBytes = bytes
 	}
-	jobs := s.jobs(r, now)
-	if worth {
+	if r.busy.Load() {
+		return logBytes, false
+	}
+	if !slots.TryAcquire(1) {
+		return logBytes, true // nothing is marked as done
+	}
+	jobs := s.jobs(r, now, v)
+	if worth && now.Sub(r.q.lastTruncate) > s.cfg.Interval {
+		r.q.lastTruncate = now
 		jobs = append(jobs, s.truncate)
 	}
-	if len(jobs) == 0 || !slots.TryAcquire(1) {
-		return logBytes
-	}
-	if !r.busy.CompareAndSwap(false, true) {
+	if len(jobs) == 0 {
 		slots.Release(1)
-		return logBytes
+		return logBytes, false
 	}
+	r.busy.Store(true)
 	ok := s.spawn(func() {
 		defer slots.Release(1)
 		defer r.busy.Store(false)
@@ -94,17 +110,14 @@ func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted) (logBytes
 		r.busy.Store(false)
 		slots.Release(1)
 	}
-	return logBytes
+	return logBytes, false
 }
 
 type job = func(context.Context, *rep) error
 
 // jobs returns what is due. It runs in the maintenance goroutine, and only while no job of
 // the range runs.
-func (s *Store) jobs(r *rep, now time.Time) []job {
-	if r.busy.Load() {
-		return nil
-	}
+func (s *Store) jobs(r *rep, now time.Time, v *view) []job {
 	d := r.desc()
 	term, leads := r.leads()
 	if !leads || d == nil {
@@ -130,11 +143,15 @@ func (s *Store) jobs(r *rep, now time.Time) []job {
 	}
 	if now.Sub(r.q.lastEnsure) > ensureEvery {
 		r.q.lastEnsure = now
-		jobs = append(jobs, s.ensureReplicas)
+		if len(s.strangers(r, d)) > 0 {
+			jobs = append(jobs, s.ensureReplicas)
+		}
 	}
 	if now.Sub(r.q.lastRepair) > repairEvery && !s.full.Load() {
 		r.q.lastRepair = now
-		jobs = append(jobs, s.repair)
+		if _, ok := nextStep(d, *v); ok {
+			jobs = append(jobs, s.repair)
+		}
 	}
 	commands := r.group.Load().Commands()
 	if now.Sub(r.q.lastSize) > sizeEvery && commands != r.q.sizeCommands && d.RangeID != keys.MetaRangeID && !s.full.Load() {
@@ -160,22 +177,30 @@ func (s *Store) fixMeta(ctx context.Context, r *rep) error {
 	return s.settle(ctx, r)
 }
 
-// ensureReplicas makes replicas that followers lack: one that never heard of the range, or
-// whose split came with a snapshot of the left side, can't be reached by raft.
-func (s *Store) ensureReplicas(ctx context.Context, r *rep) error {
-	d := r.desc().Clone()
+// strangers returns the live followers that have acknowledged nothing and have not answered.
+func (s *Store) strangers(r *rep, d *kv.RangeDescriptor) []kv.ReplicaDescriptor {
+	var out []kv.ReplicaDescriptor
 	for _, rd := range d.Replicas {
 		if rd.Node == s.cfg.Node || !s.cfg.Support.Live(rd.Node) {
 			continue
 		}
-		if p := r.group.Load().Peer(raftnet.ServerID(rd.Node, rd.Replica)); p.Match > 0 || p.Snapshot || time.Since(p.Contact) < ensureEvery {
-			continue
-		}
-		if err := s.callReplica(ctx, rd.Node, raftnet.MethodReplicaCreate, rd.Replica, &d); err != nil {
-			s.logger.Debug("a follower has no replica", "range", r.rangeID, "peer", rd.Node, "err", err)
+		p := r.group.Load().Peer(raftnet.ServerID(rd.Node, rd.Replica))
+		if p.Match == 0 && !p.Snapshot && time.Since(p.Contact) >= ensureEvery {
+			out = append(out, rd)
 		}
 	}
-	return nil
+	return out
+}
+
+// ensureReplicas makes replicas that followers lack: one that never heard of the range, or
+// whose split came with a snapshot of the left side, can't be reached by raft.
+func (s *Store) ensureReplicas(ctx context.Context, r *rep) error {
+	d := r.desc().Clone()
+	var errs []error
+	for _, rd := range s.strangers(r, &d) {
+		errs = append(errs, s.callReplica(ctx, rd.Node, raftnet.MethodReplicaCreate, rd.Replica, &d))
+	}
+	return errors.Join(errs...)
 }
 
 // checkMembership asks meta whether this replica still belongs to its range: the message

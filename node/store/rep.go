@@ -33,7 +33,7 @@ type rep struct {
 	closed    bool
 	inherited *replica.SplitState
 
-	admin sync.Mutex // one structure change at a time
+	admin lock // one structure change at a time
 
 	// What the queues remember, in the maintenance goroutine only.
 	q struct {
@@ -42,11 +42,14 @@ type rep struct {
 		sizeCommands int64
 		lastGC       time.Time
 		gcCommands   int64
+		lastWrite    time.Time // last command that was not garbage collection
+		gcClean      bool      // nothing was written since the last collection's threshold
 		lastPileup   time.Time
 		pileCommands int64
 		lastRepair   time.Time
 		leaderless   time.Time
 		lastEnsure   time.Time
+		lastTruncate time.Time
 	}
 	busy    atomic.Bool  // a queue works on it
 	size    atomic.Int64 // as last measured
@@ -65,7 +68,7 @@ func (s *Store) start(rec replicaRecord) (*rep, error) {
 
 // startWith opens a recorded replica; inherited is what a split left in memory.
 func (s *Store) startWith(rec replicaRecord, inherited *replica.SplitState) (*rep, error) {
-	r := &rep{s: s, rangeID: rec.rangeID, id: rec.replica, inherited: inherited}
+	r := &rep{s: s, rangeID: rec.rangeID, id: rec.replica, inherited: inherited, admin: newLock()}
 	log, err := s.log.RaftLog(rec.rangeID, rec.replica)
 	if err != nil {
 		return nil, err

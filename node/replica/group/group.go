@@ -77,7 +77,7 @@ type Group struct {
 	peers  peers
 	logger *slog.Logger
 
-	mu     sync.Mutex // serialises open, install and close
+	mu     lock // serialises open, install and close
 	closed bool
 	inst   atomic.Pointer[instance] // nil while raft is stopped
 }
@@ -100,7 +100,7 @@ func ServerID(node keys.NodeID, id keys.ReplicaID) raft.ServerID { return raftne
 // Open starts the replica from what the engines hold. A replica without data waits for a
 // leader's snapshot.
 func Open(cfg Config) (*Group, error) {
-	g := &Group{cfg: cfg, logger: cfg.Logger}
+	g := &Group{cfg: cfg, logger: cfg.Logger, mu: newLock()}
 	if g.logger == nil {
 		g.logger = slog.Default()
 	}

@@ -177,7 +177,7 @@ type Host interface {
 
 // incoming is one snapshot on its way in.
 type incoming struct {
-	mu     sync.Mutex
+	mu     lock
 	begin  *beginMsg
 	group  *Group
 	table  *storage.TableWriter
@@ -259,7 +259,7 @@ func (r *Receiver) start(m *beginMsg, g *Group) (*incoming, error) {
 			return nil, err
 		}
 	}
-	return &incoming{begin: m, group: g, table: t}, nil
+	return &incoming{mu: newLock(), begin: m, group: g, table: t}, nil
 }
 
 // clearedSpans returns, in order and without overlap, what a replica of old (RangeID 0: it
