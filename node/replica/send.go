@@ -41,7 +41,10 @@ type execution struct {
 	attempts int
 	waited   time.Duration
 	reusable bool
-	waiting  bool // it waited for a lock: pushes may still look at it
+	// handedOver: latches, grants and their end belong to the command under way. From then on
+	// the request only reads this struct.
+	handedOver bool
+	waiting    bool // it waited for a lock: pushes may still look at it
 
 	guardBuf concurrency.LatchGuard
 	reqBuf   concurrency.Request
@@ -125,7 +128,11 @@ func (x *execution) run() (*kv.BatchResponse, error) {
 	if err := x.prepare(); err != nil {
 		return nil, err
 	}
-	defer x.finish()
+	defer func() {
+		if !x.handedOver {
+			x.finish()
+		}
+	}()
 	for ; x.attempts < maxAttempts; x.attempts++ {
 		if err := x.latch(); err != nil {
 			return nil, err
@@ -493,10 +500,10 @@ func (x *execution) replicate(env *eval.Env, res *eval.Result, br *kv.BatchRespo
 	if cmd.ID != ([16]byte{}) {
 		cmd.Outcome = encodeOutcome(x.ba, br)
 	}
-	p := &proposed{x: *x, res: res, done: make(chan error, 1)}
-	x.guard, x.req, x.tracked = nil, nil, nil // p has them now
+	p := &proposed{x: x, res: res, done: make(chan error, 1)}
+	x.handedOver = true // p finishes
 	if !x.r.spawn(func() { p.run(cmd) }) {
-		p.x.finish()
+		x.finish()
 		return nil, x.r.lost()
 	}
 	select {
@@ -517,7 +524,7 @@ func (x *execution) replicate(env *eval.Env, res *eval.Result, br *kv.BatchRespo
 
 // proposed is a command under way, with the latches and grants of its batch.
 type proposed struct {
-	x    execution
+	x    *execution
 	res  *eval.Result
 	done chan error
 	// duplicate is set before done.
@@ -525,7 +532,7 @@ type proposed struct {
 }
 
 func (p *proposed) run(cmd *raftcmd.Command) {
-	x := &p.x
+	x := p.x
 	at, err := x.r.cfg.Group.Propose(x.ctx, cmd)
 	if p.duplicate = at.Duplicate; err == nil && !p.duplicate {
 		x.applied(p.res)
