@@ -1,6 +1,9 @@
 package kv
 
-import "github.com/atolldb/atoll/node/keys"
+import (
+	"github.com/atolldb/atoll/node/hlc"
+	"github.com/atolldb/atoll/node/keys"
+)
 
 // RequestSpan returns the keys that a request touches, before keys.Addr. txn is the
 // batch's transaction, whose anchor is where EndTxn goes.
@@ -136,3 +139,14 @@ func (ba *BatchRequest) IsWrite() bool {
 type OnePhaseError struct{}
 
 func (e *OnePhaseError) Error() string { return "the batch spans ranges and can't commit in one phase" }
+
+// PartialError is DistSender's answer to a transaction's batch of which some ranges did
+// their part: Err says why the others did not, WriteTimestamp where the highest write
+// landed. The transaction must not commit below it. It goes to the coordinator and no further.
+type PartialError struct {
+	Err            error
+	WriteTimestamp hlc.Timestamp
+}
+
+func (e *PartialError) Error() string { return e.Err.Error() }
+func (e *PartialError) Unwrap() error { return e.Err }

@@ -231,7 +231,7 @@ func (t *Txn) commitOnePhase(ctx context.Context, plan *commitPlan) (hlc.Timesta
 		Commit: true, CanCommitInOnePhase: true, AllReadsHere: plan.allReadsHere, ReadSpans: plan.readSpans,
 		LockSpans: t.locksAnd(plan.reqs), Deadline: t.deadline,
 	}
-	br, err := t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: p}, Requests: append(plan.reqs, end)})
+	br, err := t.send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: p}, Requests: append(plan.reqs, end)})
 	if err != nil {
 		return hlc.Timestamp{}, err
 	}
@@ -299,7 +299,7 @@ func (t *Txn) commitExplicit(ctx context.Context, reqs []kv.Request) (hlc.Timest
 		}
 		p := *t.proto(t.seq)
 		p.LastHeartbeat = t.db.clock.Now()
-		br, err := t.db.sender.Send(ctx, &kv.BatchRequest{
+		br, err := t.send(ctx, &kv.BatchRequest{
 			Header:   kv.Header{Txn: &p},
 			Requests: []kv.Request{&kv.EndTxnRequest{Commit: true, LockSpans: t.locks.list, Deadline: t.deadline}},
 		})
@@ -407,6 +407,12 @@ func (t *Txn) commitParallel(ctx context.Context, plan *commitPlan) (hlc.Timesta
 	}
 	res, err := t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: &p}, Requests: append(here, end)})
 	wg.Wait()
+	err, otherErr = t.unpack(err), t.unpack(otherErr)
+	for _, br := range []*kv.BatchResponse{res, otherRes} {
+		if br != nil {
+			t.learn(br.Txn)
+		}
+	}
 	if err == nil && otherErr == nil {
 		if ts, ok := staged(res, otherRes); ok {
 			t.db.met.parallel.Inc()

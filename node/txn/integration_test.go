@@ -213,7 +213,7 @@ type appendTxn struct {
 // TestListAppend checks histories over several ranges and two gateways for strict
 // serializability: what each transaction read orders them, and the order has no cycle.
 func TestListAppend(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(24) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inHouse(t, seed, func(t *testing.T, h *house) { listAppend(t, h, seed) }, "k2", "k4")
 		})

@@ -304,7 +304,7 @@ func (t *Txn) sendRead(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRespo
 	for moves := 0; ; moves++ {
 		ba.Txn = t.proto(t.visibleSeq())
 		ba.CanForwardReadTimestamp = t.canForward()
-		br, err := t.db.sender.Send(ctx, ba)
+		br, err := t.send(ctx, ba)
 		if err == nil {
 			if len(br.Responses) != len(ba.Requests) {
 				return nil, &kv.InternalError{Detail: fmt.Sprintf("%d requests got %d answers", len(ba.Requests), len(br.Responses))}
@@ -360,6 +360,21 @@ func (t *Txn) isCovered(s keys.Span) bool {
 	}
 	b := t.buf.get(s.Key)
 	return b != nil && !b.dead && b.cond.Check && b.cond.Seen.LessEq(t.txn.ReadTimestamp)
+}
+
+// send sends a batch of this transaction. Where some of its ranges had an error, it learns
+// how far the writes in the others were moved: the commit must not be below them.
+func (t *Txn) send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse, error) {
+	br, err := t.db.sender.Send(ctx, ba)
+	return br, t.unpack(err)
+}
+
+func (t *Txn) unpack(err error) error {
+	if part, ok := err.(*kv.PartialError); ok {
+		t.forwardWrite(part.WriteTimestamp)
+		return part.Err
+	}
+	return err
 }
 
 // learn takes a pushed write timestamp over.
@@ -437,7 +452,7 @@ func (t *Txn) sendRefresh(ctx context.Context, spans []keys.Span, from, to hlc.T
 	for i := range spans {
 		reqs[i] = &kv.RefreshRequest{Span: spans[i], From: from}
 	}
-	br, err := t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: &p}, Requests: reqs})
+	br, err := t.send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: &p}, Requests: reqs})
 	if err == nil {
 		t.learn(br.Txn)
 		return nil

@@ -123,7 +123,7 @@ func (t *Txn) sendIntents(ctx context.Context, reqs []kv.Request) error {
 // sendWrites sends one batch of intents, moving the timestamp as needed.
 func (t *Txn) sendWrites(ctx context.Context, reqs []kv.Request) error {
 	for moves := 0; ; moves++ {
-		br, err := t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: t.proto(t.seq)}, Requests: reqs})
+		br, err := t.send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: t.proto(t.seq)}, Requests: reqs})
 		if err == nil {
 			t.learn(br.Txn)
 			return nil

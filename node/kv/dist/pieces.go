@@ -6,6 +6,7 @@ import (
 	"sort"
 	"sync"
 
+	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 )
@@ -173,13 +174,20 @@ func (d *DistSender) sendWhole(ctx context.Context, p *piece, part *kv.BatchRequ
 // decides what the coordinator may say.
 func merge(ba *kv.BatchRequest, pieces []*piece) (*kv.BatchResponse, error) {
 	var first error
+	var landed hlc.Timestamp
 	for _, p := range pieces {
 		if _, unknown := p.err.(*kv.AmbiguousError); unknown {
-			return nil, p.err
+			first = p.err
 		}
 		if first == nil {
 			first = p.err
 		}
+		if p.err == nil && p.br.Txn != nil {
+			landed.Forward(p.br.Txn.WriteTimestamp)
+		}
+	}
+	if first != nil && ba.Txn != nil && ba.Txn.WriteTimestamp.Less(landed) {
+		return nil, &kv.PartialError{Err: first, WriteTimestamp: landed}
 	}
 	if first != nil {
 		return nil, first
