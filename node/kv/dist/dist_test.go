@@ -524,6 +524,32 @@ func TestUndecidedWriteIsAmbiguous(t *testing.T) {
 	})
 }
 
+// TestCancelledWrite: waiting for a lock here, nothing was done; on another node, who knows.
+func TestCancelledWrite(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, c *cluster, d *DistSender) {
+		_, err := send(d, get("a"))
+		require.NoError(t, err)
+		wait := senderFunc(func(ctx context.Context, _ *kv.BatchRequest) (*kv.BatchResponse, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		d.cfg.Local = wait
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err = d.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{put("a", "1")}})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+
+		c.setDown(2, true) // hangs; nobody has noticed
+		c.rangeOf("a").leaseholder = 2
+		d.cfg.Local, d.cfg.Alive = node{c, 1}, func(keys.NodeID) bool { return true }
+		d.calls.alive = d.cfg.Alive
+		ctx, cancel = context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err = d.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{put("a", "1")}})
+		require.ErrorAs(t, err, new(*kv.AmbiguousError))
+	})
+}
+
 func TestEndTxnIsNotCutWrongly(t *testing.T) {
 	bubble(t, []string{"m"}, func(t *testing.T, c *cluster, d *DistSender) {
 		txn := &kv.Txn{TxnMeta: kv.TxnMeta{ID: kv.TxnID{1}, Key: keys.Key("a")}}

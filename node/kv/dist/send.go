@@ -158,13 +158,19 @@ func (d *DistSender) judge(ctx context.Context, e *entry, node keys.NodeID, st *
 	// Not an answer: the connection was lost, the node died, or somebody's context ended.
 	st.lastErr = err
 	var notSent interface{ NotSent() bool }
-	if !errors.As(err, &notSent) || !notSent.NotSent() {
+	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	switch {
+	case errors.As(err, &notSent) && notSent.NotSent():
+	case ended && node == d.cfg.Self:
+		// REQUIRES: a replica whose context ends after it proposed answers with the outcome,
+		// or with an AmbiguousError.
+	default:
 		st.maybeApplied = st.maybeApplied || st.write
 	}
 	if cerr := d.checkContext(ctx, st); cerr != nil {
 		return false, cerr
 	}
-	if node == d.cfg.Self && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+	if node == d.cfg.Self && !ended {
 		return false, d.unknownError(st, err)
 	}
 	e.leaseholder.CompareAndSwap(int32(node), 0)
