@@ -39,14 +39,14 @@ const FirstUserID ID = 16384
 
 // PostgreSQL's fixed OIDs.
 const (
-	TemplateDatabaseID ID = 1    // template1
-	SuperuserID        ID = 10   // role postgres
-	CatalogSchemaID    ID = 11   // pg_catalog
-	PublicSchemaID     ID = 2200 // public, in database postgres
-	Template0ID        ID = 4    // template0
-	PostgresDatabaseID ID = 5    // postgres
-	InfoSchemaID       ID = 13000
-	AtollSchemaID      ID = 13001 // Atoll's own views
+	TemplateDatabaseID ID = 1     // template1
+	SuperuserID        ID = 10    // role postgres
+	CatalogSchemaID    ID = 11    // pg_catalog
+	PublicSchemaID     ID = 2200  // public, in database postgres
+	Template0ID        ID = 4     // template0
+	PostgresDatabaseID ID = 5     // postgres
+	InfoSchemaID       ID = 13207 // as initdb numbers it; PostgreSQL does not fix it
+	AtollSchemaID      ID = 14000 // Atoll's own views; their OIDs follow
 	ToastSchemaID      ID = 99
 )
 

@@ -33,6 +33,9 @@ type VirtualQuery struct {
 	// Equal holds conditions "column = value" that the rows must meet, by ColumnID. They
 	// only save work: the caller filters.
 	Equal map[ColumnID]types.Datum
+	// Memo belongs to package pgcatalog: what the relations of one statement share. A new
+	// statement takes a new VirtualQuery.
+	Memo any
 }
 
 // Setting is a row of pg_settings.

@@ -1,0 +1,164 @@
+package pgcatalog
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/pgerror"
+	"github.com/atolldb/atoll/node/sql/types"
+	"github.com/jackc/pgerrcode"
+)
+
+func itoa(v int64) string { return strconv.FormatInt(v, 10) }
+
+type viewColumn struct {
+	name string
+	typ  types.OID
+}
+
+type atollView struct {
+	name    string
+	columns []viewColumn
+	rows    func(*scan) error
+}
+
+// atollViews show where the cluster's data and leases are. Their order fixes their OIDs:
+// append only.
+var atollViews []atollView
+
+func init() {
+	const (
+		text, i4, i8 = types.OIDText, types.OIDInt4, types.OIDInt8
+	)
+	atollViews = []atollView{
+		{"zones", []viewColumn{{"region", text}, {"zone", text}, {"status", text}, {"nodes", i4}, {"live_nodes", i4}, {"replicas", i4}, {"leases", i4}}, atollZones},
+		{"nodes", []viewColumn{{"node_id", i4}, {"region", text}, {"zone", text}, {"address", text}, {"sql_address", text}, {"status", text}, {"is_live", types.OIDBool},
+			{"boot", i8}, {"started_at", types.OIDTimestampTZ}, {"replicas", i4}, {"leases", i4}, {"bytes", i8}, {"version", text}}, atollNodes},
+		{"ranges", []viewColumn{{"range_id", i8}, {"start_key", text}, {"end_key", text}, {"table_name", text}, {"generation", i8}, {"leaseholder", i4}, {"lease_zone", text},
+			{"replicas", types.OIDInt4Array}, {"zones", types.OIDTextArray}, {"bytes", i8}}, atollRanges},
+	}
+}
+
+func atollZones(s *scan) error {
+	if s.q.Cluster == nil {
+		return nil
+	}
+	zones, err := s.q.Cluster.Zones(s.ctx)
+	if err != nil {
+		return err
+	}
+	for _, z := range zones {
+		if err := s.row("region", z.Region, "zone", z.Zone, "status", z.Status, "nodes", z.Nodes, "live_nodes", z.Live, "replicas", z.Replicas, "leases", z.Leases); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func atollNodes(s *scan) error {
+	if s.q.Cluster == nil {
+		return nil
+	}
+	nodes, err := s.q.Cluster.Nodes(s.ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if err := s.row("node_id", n.ID, "region", n.Region, "zone", n.Zone, "address", n.Address, "sql_address", n.SQLAddr, "status", n.Status,
+			"is_live", n.Live, "boot", n.Boot, "started_at", n.Started, "replicas", n.Replicas, "leases", n.Leases, "bytes", n.Bytes, "version", n.Version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func atollRanges(s *scan) error {
+	if s.q.Cluster == nil {
+		return nil
+	}
+	ranges, err := s.q.Cluster.Ranges(s.ctx)
+	if err != nil {
+		return err
+	}
+	snap, err := s.snapshot()
+	if err != nil {
+		return err
+	}
+	for _, r := range ranges {
+		var nodes []int64
+		var zones []string
+		var holder, leaseZone any
+		for _, p := range r.Replicas {
+			nodes = append(nodes, int64(p.Node))
+			zones = append(zones, p.Zone)
+			if p.Node == r.Leaseholder {
+				holder, leaseZone = p.Node, p.Zone
+			}
+		}
+		var name any
+		if n := snap.tableOfKey(r.Start); n != "" {
+			name = n
+		}
+		if err := s.row("range_id", r.ID, "start_key", keyText(r.Start), "end_key", keyText(r.End), "table_name", name, "generation", r.Generation,
+			"leaseholder", holder, "lease_zone", leaseZone, "replicas", nodes, "zones", zones, "bytes", r.Bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tableOfKey names the table that a range begins in; empty for none of this database's.
+func (s *snapshot) tableOfKey(key []byte) string {
+	if len(key) < 5 || key[0] != 0x04 {
+		return ""
+	}
+	id := catalog.ID(key[1])<<24 | catalog.ID(key[2])<<16 | catalog.ID(key[3])<<8 | catalog.ID(key[4])
+	if d, ok := s.byID[id]; ok && d.Head().Database == s.db {
+		return s.schemaName(d.Head().Schema) + "." + d.Head().Name
+	}
+	return ""
+}
+
+// keyText prints a key readably: /Min, /Meta, /System/..., /Table/<id>/<index>/<hex>, /Max.
+func keyText(k []byte) string {
+	switch {
+	case len(k) == 0:
+		return "/Min"
+	case k[0] == 0xff:
+		return "/Max"
+	case k[0] == 0x02:
+		return "/Meta"
+	case k[0] == 0x03:
+		return "/System" + suffix(k[1:])
+	case k[0] != 0x04:
+		return fmt.Sprintf("/%x", k)
+	}
+	num := func(b []byte) string {
+		return strconv.FormatUint(uint64(b[0])<<24|uint64(b[1])<<16|uint64(b[2])<<8|uint64(b[3]), 10)
+	}
+	var b strings.Builder
+	b.WriteString("/Table")
+	rest := k[1:]
+	for i := 0; i < 2 && len(rest) >= 4; i++ {
+		b.WriteString("/" + num(rest))
+		rest = rest[4:]
+	}
+	return b.String() + suffix(rest)
+}
+
+func suffix(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("/%x", b)
+}
+
+// needSuperuser guards the relations that hold password verifiers.
+func (s *scan) needSuperuser(snap *snapshot) error {
+	if r, ok := snap.byID[s.q.User].(*catalog.Role); s.q.User == 0 || ok && r.Superuser {
+		return nil
+	}
+	return pgerror.New(pgerrcode.InsufficientPrivilege, "permission denied for table %s", s.t.name)
+}
