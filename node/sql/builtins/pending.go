@@ -7,10 +7,7 @@ import (
 	"github.com/atolldb/atoll/node/sql/types"
 )
 
-func jsonFuncs(*registry)      {}
-func jsonSets(*registry)       {}
-func jsonAggregates(*registry) {}
-func toCharFuncs(*registry)    {}
+func toCharFuncs(*registry) {}
 
 func toTimestamp(*EvalContext, string, string) (types.Datum, error) { return types.Null, errPending() }
 func toDate(*EvalContext, string, string) (types.Datum, error)      { return types.Null, errPending() }

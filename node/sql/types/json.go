@@ -27,6 +27,7 @@ const (
 // JSON is a parsed value. A jsonb object's keys are unique, shorter ones first, then by bytes.
 type JSON struct {
 	Kind   JSONKind
+	Raw    string // the text it was read from, without blanks around; empty if it was built
 	Bool   bool
 	Str    string
 	Num    *apd.Decimal
@@ -100,6 +101,15 @@ func (p *jsonParser) peek() byte {
 
 func (p *jsonParser) value(want string) (*JSON, error) {
 	c := p.peek()
+	start := p.pos
+	v, err := p.bare(c, want)
+	if err == nil {
+		v.Raw = p.s[start:p.pos]
+	}
+	return v, err
+}
+
+func (p *jsonParser) bare(c byte, want string) (*JSON, error) {
 	switch {
 	case c == '{' || c == '[':
 		p.depth++
