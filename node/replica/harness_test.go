@@ -94,6 +94,7 @@ type bed struct {
 	mu       sync.Mutex
 	rng      *rand.Rand
 	drop     func(ba *kv.BatchRequest) error // a request that does not arrive
+	lag      time.Duration                   // of every message
 	sent     map[string]int
 }
 
@@ -160,6 +161,7 @@ func (b *bed) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse,
 		binary.BigEndian.PutUint64(ba.CommandID[8:], b.rng.Uint64())
 	}
 	b.mu.Unlock()
+	time.Sleep(b.lag)
 	if drop != nil {
 		if err := drop(ba); err != nil {
 			return nil, err

@@ -332,6 +332,7 @@ func TestDeadlock(t *testing.T) {
 	for _, n := range []int{2, 3, 5} {
 		bubble(t, func(t *testing.T) {
 			b := newBed(t, Limits{}, "c", "e")
+			b.lag = time.Millisecond
 			names := []string{"a", "b", "c", "d", "e"}[:n]
 			clients := make([]*client, n)
 			for i, k := range names {
