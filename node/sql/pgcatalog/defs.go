@@ -151,3 +151,24 @@ func balanced(e string) bool {
 	}
 	return false
 }
+
+// descriptions are PostgreSQL's comments on its own objects, by catalog and OID; class 0
+// finds one of any catalog.
+var descriptions = sync.OnceValue(func() map[[2]types.OID]string {
+	m := map[[2]types.OID]string{}
+	t := all()[catalog.CatalogSchema]["pg_description"]
+	rows, err := t.static.load(t)
+	if err != nil {
+		panic(err) // the embedded file is part of the build
+	}
+	for _, r := range rows {
+		if r[t.pos["objsubid"]].Int() != 0 {
+			continue
+		}
+		class, obj := types.OID(r[t.pos["classoid"]].Int()), types.OID(r[t.pos["objoid"]].Int())
+		text := r[t.pos["description"]].Str()
+		m[[2]types.OID{class, obj}] = text
+		m[[2]types.OID{0, obj}] = text
+	}
+	return m
+})
