@@ -58,6 +58,9 @@ type Config struct {
 	Interval time.Duration
 	// SnapshotBytesPerSecond paces the snapshots that this node sends. Default 64 MiB.
 	SnapshotBytesPerSecond int64
+	// PlantSkipTermCheck is a bug that the simulator plants (breaks S5). A real node never
+	// sets it.
+	PlantSkipTermCheck bool
 }
 
 func (c *Config) ensureDefaults() {

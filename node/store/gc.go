@@ -23,6 +23,8 @@ const (
 	pileupScan      = 500_000 // versions looked at in one search
 	pileupKeys      = 1000    // keys collected in one search
 	statusTimeout   = 500 * time.Millisecond
+	orphanAge       = 30 * time.Second // before an intent is looked after
+	orphanWait      = time.Second
 	maxSplitScanned = 1 << 22
 )
 
@@ -82,13 +84,39 @@ func (s *Store) gcByAge(ctx context.Context, r *rep) error {
 			}
 		}
 		if rest == nil {
-			return nil
+			return s.cleanIntents(ctx, r, &d)
 		}
 		span = *rest
 		if !s.sleep(gcPause) {
 			return s.ctx.Err()
 		}
 	}
+}
+
+// cleanIntents reads the keys that carry old intents: the reader pushes their transaction,
+// which is aborted if its coordinator has died, and resolves them (S13).
+func (s *Store) cleanIntents(ctx context.Context, r *rep, d *kv.RangeDescriptor) error {
+	snap, err := s.state.NewSnapshot()
+	if err != nil {
+		return err
+	}
+	intents, _, err := mvcc.ScanIntents(snap, keys.Span{Key: dataStart(d), EndKey: d.End}, gcBatch)
+	if err := errors.Join(err, snap.Close()); err != nil {
+		return err
+	}
+	old := s.cfg.Clock.Now().Add(-orphanAge)
+	for _, in := range intents {
+		if !in.Txn.WriteTimestamp.Less(old) {
+			continue
+		}
+		// A transaction that lives on keeps the reader waiting: leave it alone then.
+		ctx, cancel := context.WithTimeout(ctx, orphanWait)
+		if _, err := sendOne[*kv.GetResponse](ctx, &s.sender, &kv.GetRequest{Key: in.Key}); err == nil {
+			s.metrics.orphans.Inc()
+		}
+		cancel()
+	}
+	return nil
 }
 
 // raiseThreshold moves the replicated threshold, before any version goes (S25).

@@ -12,7 +12,7 @@ type metrics struct {
 	all []prometheus.Collector
 
 	splits, removals, changes, transfers, repairs, metaWrites, truncations, flushes, failures prometheus.Counter
-	collected, pileups, snapshotBytes, mismatches                                             prometheus.Counter
+	collected, pileups, orphans, snapshotBytes, mismatches                                    prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
@@ -36,6 +36,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.failures = c("queue_failures_total", "Queue steps that failed and are tried again.")
 	m.collected = c("gc_keys_total", "Keys of which garbage was collected.")
 	m.pileups = c("gc_pileup_keys_total", "Keys of which garbage was collected early because it piled up.")
+	m.orphans = c("orphan_intents_total", "Old intents that were read so that their transaction is decided.")
 	m.snapshotBytes = c("snapshot_sent_bytes_total", "Bytes of snapshots sent.")
 	m.mismatches = c("digest_mismatches_total", "Replicas whose digest differed from the leaseholder's.")
 	g("replicas", "Replicas on this node.", func() float64 { return float64(len(s.all())) })

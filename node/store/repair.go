@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/atolldb/atoll/node/cluster"
@@ -95,7 +96,7 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 	voters, good := 0, 0
 	for _, rd := range d.Replicas {
 		if rd.Type == kv.NonVoter {
-			if leaving(rd.Node) {
+			if leaving(rd.Node) || surplus(d, v, leaving, place(info[rd.Node]), info) {
 				return step{kv.RemoveReplica, rd.Node}, true
 			}
 			if v.live(rd.Node) {
@@ -143,12 +144,33 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 	if want%2 == 0 {
 		want--
 	}
+	if voters > want {
+		// A replaced node has come back before its replica was removed: the newest goes.
+		for _, rd := range slices.Backward(d.Replicas) {
+			if zoneVoters[place(info[rd.Node])] > 1 {
+				return step{kv.RemoveReplica, rd.Node}, true
+			}
+		}
+	}
 	if voters < want {
 		if n, ok := candidate(""); ok {
 			return step{kv.AddNonVoter, n}, true
 		}
 	}
 	return step{}, false
+}
+
+// surplus reports whether a non-voter in a zone is not needed any more: the voter there that
+// it was to replace is back.
+func surplus(d *kv.RangeDescriptor, v view, leaving func(keys.NodeID) bool, zone string, info map[keys.NodeID]cluster.NodeInfo) bool {
+	voters, here := 0, false
+	for _, rd := range d.Replicas {
+		if rd.Type == kv.Voter && !leaving(rd.Node) {
+			voters++
+			here = here || place(info[rd.Node]) == zone && v.live(rd.Node)
+		}
+	}
+	return here && voters >= v.want
 }
 
 // repair makes the next change that a range needs.

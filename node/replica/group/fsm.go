@@ -37,6 +37,8 @@ type fsm struct {
 	state  *storage.StateEngine
 	events Events
 	fatal  func(error)
+	// skipTermCheck is the fault that the simulator plants to see that its checkers bite (S5).
+	skipTermCheck bool
 
 	appliedTerm  atomic.Uint64 // of the newest applied entry, for the lease (S2 c)
 	appliedIndex atomic.Uint64
@@ -227,7 +229,7 @@ func (a *application) commands(l *raft.Log) (any, error) {
 // reject returns why a command must not be applied; every replica says the same (S17).
 func (f *fsm) reject(c *raftcmd.Command, term uint64) string {
 	switch {
-	case c.Term != term && !skipTermCheck:
+	case c.Term != term && !f.skipTermCheck:
 		// REQUIRES: S5
 		return fmt.Sprintf("evaluated in term %d, appended in term %d", c.Term, term)
 	case c.Split != nil && (c.Split.Left.Generation != f.st.Desc.Generation+1 || !c.Split.Left.Start.Equal(f.st.Desc.Start) ||
@@ -245,9 +247,6 @@ func (f *fsm) reject(c *raftcmd.Command, term uint64) string {
 	}
 	return ""
 }
-
-// skipTermCheck is the fault that the simulator plants to see that its checkers bite (S5).
-var skipTermCheck bool
 
 func (a *application) command(c *raftcmd.Command) error {
 	f := a.f

@@ -66,6 +66,9 @@ type Config struct {
 	// OnFatal is called once when the replica can't go on.
 	OnFatal func(error)
 	Logger  *slog.Logger
+	// PlantSkipTermCheck is a bug that the simulator plants (breaks S5). A real node never
+	// sets it.
+	PlantSkipTermCheck bool
 }
 
 // Group is one replica's raft group.
@@ -109,7 +112,7 @@ func Open(cfg Config) (*Group, error) {
 	if fatal == nil {
 		fatal = func(err error) { panic(err) }
 	}
-	g.fsm = &fsm{state: cfg.State, events: cfg.Events, fatal: fatal}
+	g.fsm = &fsm{state: cfg.State, events: cfg.Events, fatal: fatal, skipTermCheck: cfg.PlantSkipTermCheck}
 	if err := g.fsm.load(cfg.State, cfg.RangeID); err != nil {
 		return nil, err
 	}

@@ -397,7 +397,9 @@ func TestSplitIsOneBatch(t *testing.T) {
 		require.NoError(t, err)
 		c.settle()
 		for _, n := range c.nodes {
+			n.mu.Lock()
 			require.Len(t, n.splits, 1)
+			n.mu.Unlock()
 			st, err := LoadState(n.state, 8)
 			require.NoError(t, err)
 			require.Equal(t, Position{Index: InitialIndex, Term: InitialTerm}, st.Applied)

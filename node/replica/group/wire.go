@@ -96,7 +96,7 @@ func decodeBegin(b []byte) (*beginMsg, error) {
 		}
 		return nil
 	})
-	if err == nil && (m.desc.RangeID != m.rangeID || m.pos.Index == 0 || m.pos.Term == 0) {
+	if err == nil && (m.rangeID <= 0 || m.desc.RangeID != m.rangeID || m.pos.Index == 0 || m.pos.Term == 0) {
 		err = fmt.Errorf("%w: snapshot of range %d at %+v with descriptor of range %d", ErrCorrupt, m.rangeID, m.pos, m.desc.RangeID)
 	}
 	return m, err

@@ -1,0 +1,24 @@
+package store
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+)
+
+func FuzzDecode(f *testing.F) {
+	f.Add(encodeReplicaMsg(3, &kv.RangeDescriptor{RangeID: 7, Start: keys.Key("a"), End: keys.Key("z")}))
+	f.Add([]byte{recordVersion, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if id, d, err := decodeReplicaMsg(b); err == nil {
+			again, d2, err := decodeReplicaMsg(encodeReplicaMsg(id, d))
+			require.NoError(t, err)
+			require.Equal(t, id, again)
+			require.Equal(t, d.String(), d2.String())
+		}
+		_, _ = decodeStatus(b)
+	})
+}
