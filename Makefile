@@ -6,7 +6,7 @@ SEEDS ?= 100
 PG_BIN ?= /usr/lib/postgresql/15/bin
 GO_FLAGS := -trimpath
 
-.PHONY: build demo deps test test-unit test-race test-sim test-e2e sim bench lint clean fuzz
+.PHONY: build demo deps deps-test test test-unit test-race test-sim test-e2e sim bench lint clean fuzz
 
 build: ## bin/atoll
 	$(GO) build $(GO_FLAGS) -o $(BIN) ./node/cmd/atoll
@@ -17,7 +17,10 @@ demo: deps build ## three zones on this machine, a process per node, until Ctrl-
 deps: ## a C compiler (for PostgreSQL's parser) and psql/pgbench, installed if they are missing
 	@.ci/deps
 
-test: deps build ## everything that fits in CI
+deps-test: ## the same, and drivers that the end-to-end tests use
+	@.ci/deps test
+
+test: deps-test build ## everything that fits in CI
 	.ci/test
 
 test-unit:
@@ -29,7 +32,7 @@ test-race:
 sim: ## whole clusters on virtual time: make sim SEEDS=1000 [SEED=first] [REPEAT=n]
 	$(GO) test ./node/sim -count=1 -timeout 55m -run TestSeeds -v -args -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED)) $(if $(REPEAT),-repeat=$(REPEAT)) | grep -v '^=== '
 
-test-e2e: deps build ## the real binary, real processes, psql and pgbench
+test-e2e: deps-test build ## the real binary, real processes, psql and pgbench
 	$(GO) test ./tests/... -count=1 -timeout 30m -v
 
 bench: deps build ## pgbench beside PostgreSQL with two synchronous standbys, as ratios
