@@ -614,3 +614,46 @@ func (b *Binder) delete(s *ast.DeleteStmt, outer *scope) (logical.Node, error) {
 	}
 	return n, nil
 }
+
+// BulkInsert binds the insertion of rows from outside (COPY): the node, the positions of the
+// given columns among its Attrs, and the defaults of the others.
+func (b *Binder) BulkInsert(t *catalog.Table, columns []string) (*logical.Insert, []int, []expr.Expr, error) {
+	b.Result.Written[t.ID] = t
+	n := &logical.Insert{Table: t, Attrs: t.WritableColumns()}
+	var positions []int
+	given := map[int]bool{}
+	for _, name := range columns {
+		p, err := b.targetColumn(t, n.Attrs, &ast.ResTarget{Name: name, Location: -1})
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if given[p] {
+			return nil, nil, nil, pgerror.New(pgerrcode.DuplicateColumn, "column \"%s\" specified more than once", name)
+		}
+		given[p] = true
+		positions = append(positions, p)
+	}
+	if len(columns) == 0 {
+		for i, a := range n.Attrs {
+			if !a.Hidden && a.State.Readable() {
+				given[i] = true
+				positions = append(positions, i)
+			}
+		}
+	}
+	defaults := make([]expr.Expr, len(n.Attrs))
+	for i, a := range n.Attrs {
+		if given[i] {
+			continue
+		}
+		e, err := b.defaultExpr(t, a)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		defaults[i] = e
+	}
+	n.Row = b.rowColumns(t, n.Attrs)
+	var err error
+	n.Checks, err = b.checks(t, n.Attrs, n.Row)
+	return n, positions, defaults, err
+}

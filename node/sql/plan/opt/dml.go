@@ -148,3 +148,25 @@ func (b *builder) delete(v *logical.Delete) (physical.Node, error) {
 	}
 	return n, err
 }
+
+// BuildBulkInsert is Build for an Insert without a source (COPY): the operator, and its
+// column defaults ready to be evaluated.
+func BuildBulkInsert(v *logical.Insert, defaults []expr.Expr) (*physical.Insert, []expr.Expr, error) {
+	b := &builder{}
+	n := &physical.Insert{}
+	n.Table, n.Attrs = v.Table, v.Attrs
+	var err error
+	if n.Checks, err = b.checks(v.Checks, colsLayout(v.Row)); err != nil {
+		return nil, nil, err
+	}
+	out := make([]expr.Expr, len(defaults))
+	for i, d := range defaults {
+		if d == nil {
+			continue
+		}
+		if out[i], err = b.compile(d, nil); err != nil {
+			return nil, nil, err
+		}
+	}
+	return n, out, nil
+}

@@ -3,6 +3,8 @@
 package physical
 
 import (
+	"sync/atomic"
+
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/sql/catalog"
 	"github.com/atolldb/atoll/node/sql/plan/expr"
@@ -72,6 +74,8 @@ type Scan struct {
 	Filter []expr.Expr
 	// Ordered: somebody relies on the order of the rows.
 	Ordered bool
+	// Memo is the executor's, for what it derives once from the plan.
+	Memo atomic.Value
 }
 
 func (n *Scan) Inputs() []Node { return nil }
