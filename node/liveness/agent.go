@@ -441,7 +441,9 @@ func (a *Agent) onAck(from keys.NodeID, payload []byte, _ raftnet.Replier) {
 		close(p.live)
 		p.live = nil
 	}
-	rtt := time.Duration(now.Mono - s.sent.Mono)
+	// By whichever clock went furthest: a machine that was suspended meanwhile does not see
+	// on its monotonic clock how old the answer is, and would take its own clock for wrong.
+	rtt, _ := now.Elapsed(s.sent)
 	sampled := rtt <= a.cfg.MaxSampleRTT && s.late == a.lateTicks.Load()
 	if sampled {
 		off := time.Duration(m.wall - s.sent.Wall)

@@ -74,6 +74,7 @@ type process struct {
 	n      *node
 	fs     *storage.CrashFS
 	cancel context.CancelFunc
+	gone   chan struct{} // closed with dead
 	dead   atomic.Bool   // killed: what it says from here on nobody hears
 	ready  chan struct{} // closed when host stands, or will not
 	host   *host.Node    // valid once ready is closed; nil if it did not open
@@ -170,7 +171,7 @@ func (n *node) start() {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{n: n, fs: n.fs, cancel: cancel, ready: make(chan struct{})}
+	p := &process{n: n, fs: n.fs, cancel: cancel, ready: make(chan struct{}), gone: make(chan struct{})}
 	n.proc = p
 	n.s.trace.add("n%d start", n.id)
 	n.s.stopping.Go(func() { p.run(ctx) })
@@ -220,6 +221,12 @@ func (s *sim) tune(c *store.Config) {
 	c.Interval = 500 * time.Millisecond
 }
 
+func (p *process) die() {
+	p.dead.Store(true)
+	close(p.gone)
+	p.cancel()
+}
+
 // kill ends the node's process as a power cut does; of what was not synced, about the given
 // percentage survives.
 func (n *node) kill(unsyncedPercent int) {
@@ -231,8 +238,7 @@ func (n *node) kill(unsyncedPercent int) {
 	}
 	n.s.trace.add("n%d kill, %d%% of unsynced data stay", n.id, unsyncedPercent)
 	n.proc = nil
-	p.dead.Store(true) // before the disk is copied: clients believe nothing that comes later
-	p.cancel()
+	p.die() // before the disk is copied: clients believe nothing that comes later
 	if e := p.net.Load(); e != nil {
 		e.Close()
 	}
@@ -255,8 +261,7 @@ func (n *node) shutdown() {
 		return
 	}
 	n.s.trace.add("n%d shutdown", n.id)
-	p.dead.Store(true)
-	p.cancel()
+	p.die()
 	<-p.ready
 	if p.host != nil {
 		p.host.Close()
@@ -273,4 +278,6 @@ func (s *sim) close() {
 	wg.Wait()
 	s.net.Close()
 	s.stopping.Wait()
+	// What a node began without waiting for it, lookups for example, ends at its own limit.
+	time.Sleep(2 * time.Minute)
 }

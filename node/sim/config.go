@@ -49,7 +49,6 @@ func drawShape(rng *rand.Rand) shape {
 		maxSkew:   []time.Duration{0, 20, 80}[rng.IntN(3)] * time.Millisecond,
 		deadAfter: time.Minute,
 		clients:   1 + rng.IntN(3),
-		think:     time.Duration(10+rng.IntN(60)) * time.Millisecond,
 		faultGap:  time.Duration(200+rng.IntN(1200)) * time.Millisecond,
 	}
 	switch rng.IntN(6) {
@@ -63,5 +62,7 @@ func drawShape(rng *rand.Rand) shape {
 		s.zones, s.voters = []string{"a", "b", "c", "a", "b"}, 3
 		s.deadAfter = 4 * time.Second
 	}
+	// About 30 operations a second, however many clients there are.
+	s.think = time.Duration(len(s.zones)*s.clients) * time.Duration(15+rng.IntN(40)) * time.Millisecond
 	return s
 }

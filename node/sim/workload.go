@@ -159,12 +159,21 @@ func (c *client) op(p *process) {
 	}
 }
 
-// outcome of f, a transaction, on p. The time of the answer is read by the caller afterwards:
+// outcome of f, a transaction, on p. What f writes to may be read unless the outcome is
+// Unknown: then f may be running still. The time of the answer is read by the caller afterwards:
 // a machine that stands still answers later.
 func (c *client) outcome(p *process, opts txn.Options, f func(context.Context, *txn.Txn) error) (check.Outcome, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
-	defer cancel()
-	err := p.host.DB.Run(ctx, opts, f)
+	done := make(chan error, 1)
+	c.s.stopping.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+		defer cancel()
+		done <- p.host.DB.Run(ctx, opts, f)
+	})
+	var err error
+	select {
+	case err = <-done:
+	case <-p.gone:
+	}
 	<-c.n.machine.awake()
 	var ambiguous *kv.AmbiguousError
 	switch {
@@ -207,9 +216,10 @@ func (c *client) list(p *process) {
 	}
 	slow := c.rng.IntN(8) == 0
 	rec := check.Txn{Client: c.id, Start: time.Now()}
+	var ops []check.Op // of the last attempt
 	var err error
 	rec.Outcome, err = c.outcome(p, txn.Options{Name: "list"}, func(ctx context.Context, t *txn.Txn) error {
-		rec.Ops = rec.Ops[:0]
+		ops = ops[:0:0]
 		for _, st := range steps {
 			opts := txn.ReadOptions{}
 			if st.value != 0 {
@@ -223,17 +233,17 @@ func (c *client) list(p *process) {
 			if err != nil {
 				return err
 			}
-			rec.Ops = append(rec.Ops, check.Op{Key: st.key, List: list})
+			ops = append(ops, check.Op{Key: st.key, List: list})
 			if st.value != 0 {
 				list = append(append([]int(nil), list...), st.value)
 				cond := kv.Condition{}
 				if lock != kv.LockNone {
-					cond = condOf(t, &got, st.key, rec.Ops)
+					cond = condOf(t, &got, st.key, ops)
 				}
 				if err := t.Put(ctx, listKey(st.key), encodeList(list), cond); err != nil {
 					return err
 				}
-				rec.Ops = append(rec.Ops, check.Op{Key: st.key, Append: true, Value: st.value})
+				ops = append(ops, check.Op{Key: st.key, Append: true, Value: st.value})
 			}
 			if slow {
 				time.Sleep(20 * time.Millisecond)
@@ -242,20 +252,22 @@ func (c *client) list(p *process) {
 		return nil
 	})
 	rec.End = time.Now()
+	if rec.Outcome == check.Committed {
+		rec.Ops = ops
+	} else { // what such a transaction read proves nothing
+		for _, st := range steps {
+			if st.value != 0 {
+				rec.Ops = append(rec.Ops, check.Op{Key: st.key, Append: true, Value: st.value})
+			}
+		}
+	}
 	s.trace.add("client %d n%d %s err %v", c.id, c.n.id, rec, err)
 	s.hist.mu.Lock()
 	defer s.hist.mu.Unlock()
 	s.hist.count(rec.Outcome)
-	ops := rec.Ops[:0]
-	for _, o := range rec.Ops {
-		s.hist.used[o.Key] = true
-		// What a transaction read that was not told to be committed proves nothing.
-		if o.Append || rec.Outcome == check.Committed {
-			ops = append(ops, o)
-		}
+	for _, st := range steps {
+		s.hist.used[st.key] = true
 	}
-	// An append that was not reached in the last attempt was buffered at most.
-	rec.Ops = ops
 	s.hist.lists = append(s.hist.lists, rec)
 }
 
@@ -298,18 +310,22 @@ func (c *client) register(p *process) {
 	if op.Write {
 		op.Value = s.hist.value()
 	}
+	value, read := op.Value, 0
 	o, err := c.outcome(p, txn.Options{Name: "register", ReadOnly: !op.Write}, func(ctx context.Context, t *txn.Txn) error {
-		if op.Write {
-			return t.Put(ctx, regKey(n), binary.BigEndian.AppendUint64(nil, uint64(op.Value)), kv.Condition{})
+		if value != 0 {
+			return t.Put(ctx, regKey(n), binary.BigEndian.AppendUint64(nil, uint64(value)), kv.Condition{})
 		}
 		got, err := t.Get(ctx, regKey(n), txn.ReadOptions{})
-		if op.Value = 0; err == nil && got.Exists {
-			op.Value = int(binary.BigEndian.Uint64(got.Value))
+		if read = 0; err == nil && got.Exists {
+			read = int(binary.BigEndian.Uint64(got.Value))
 		}
 		return err
 	})
 	if o == check.Committed {
 		op.Return = time.Now()
+		if !op.Write {
+			op.Value = read
+		}
 	}
 	s.trace.add("client %d n%d register %d write %t value %d: %d err %v", c.id, c.n.id, n, op.Write, op.Value, o, err)
 	s.hist.mu.Lock()
@@ -375,8 +391,10 @@ func (c *client) audit(p *process) {
 		sum, rows, err = total(ctx, t)
 		return err
 	})
-	c.s.trace.add("client %d n%d audit: %d in %d accounts: %d err %v", c.id, c.n.id, sum, rows, o, err)
-	if o == check.Committed {
+	if o != check.Committed {
+		c.s.trace.add("client %d n%d audit: %d err %v", c.id, c.n.id, o, err)
+	} else {
+		c.s.trace.add("client %d n%d audit as of %s: %d in %d accounts", c.id, c.n.id, opts.ReadTimestamp, sum, rows)
 		if sum != accounts*perOwner || rows != accounts {
 			c.s.fault("bank: client %d on n%d read %d accounts with %d, want %d with %d (as of %s)", c.id, c.n.id, rows, sum, accounts, accounts*perOwner, opts.ReadTimestamp)
 		}
