@@ -114,7 +114,7 @@ func pgxTypes(t *testing.T, c *Cluster, mode pgx.QueryExecMode) {
 	in := everything{-32768, -1 << 31, 1<<63 - 1, 0.1, true, "tab\there, quote ' and ünïcode \U0001F30D", "varchar", []byte{0, 1, 255},
 		at, at, time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC), uuid.MustParse("6f6fbd5e-3d1c-4d5f-9a5d-6f2f2b8f6a10"), map[string]any{"a": []any{1.5, "x", nil}}, nil, "12345678901234.50000"}
 	tag, err := conn.Exec(ctx, "INSERT INTO "+table+" VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15)",
-		in.I2, in.I4, in.I8, in.F8, in.B, in.T, in.V, in.Y, in.TS, in.TZ, in.D, in.U, in.J, in.N, in.Q)
+		in.I2, in.I4, in.I8, in.F8, in.B, in.T, in.V, in.Y, in.TS, in.TZ, in.D, in.U, `{"a": [1.5, "x", null]}`, in.N, in.Q)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, tag.RowsAffected())
 	for range 3 { // the statement is prepared, then used again
