@@ -312,7 +312,8 @@ func (a *alteration) addColumn(ctx context.Context, cmd *ast.AlterTableCmd) erro
 	case c.Identity != catalog.NoIdentity || n.serial != 0:
 		a.perRow[id] = true
 	case c.Default != "":
-		v, constant, err := x.Exprs.EvalDefault(ctx, t, c)
+		// On a copy: what the binder remembers for a table must not outlive this state of it.
+		v, constant, err := x.Exprs.EvalDefault(ctx, t.Clone(), c)
 		if err != nil {
 			return err
 		}
@@ -396,11 +397,12 @@ func (a *alteration) addKey(ctx context.Context, c *ast.Constraint, cols []strin
 
 // finish does what the commands asked of the rows and stores the table.
 func (a *alteration) finish(ctx context.Context) error {
-	x, t, cat := a.x, a.t, a.x.Session.Catalog()
+	x, cat := a.x, a.x.Session.Catalog()
 	pass, err := a.plan(ctx)
 	if err != nil {
 		return err
 	}
+	t := a.t
 	if len(pass.indexes) > 0 || pass.verify != nil {
 		if err := x.rewrite(ctx, pass); err != nil {
 			a.discard(ctx, pass)
@@ -423,6 +425,7 @@ func (a *alteration) finish(ctx context.Context) error {
 
 // plan decides which indexes are built and how rows change.
 func (a *alteration) plan(ctx context.Context) (*rewrite, error) {
+	a.t = a.t.Clone() // nothing derived from its earlier states may remain
 	x, t := a.x, a.t
 	r := &rewrite{from: a.old, to: t, separate: x.chunked(t)}
 	if a.primary {

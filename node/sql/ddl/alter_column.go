@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/sql/types"
@@ -142,9 +143,9 @@ func (a *alteration) columnType(ctx context.Context, cmd *ast.AlterTableCmd) err
 		return err
 	}
 	if c.Default != "" && c.Sequence == 0 {
-		// PostgreSQL casts the default expression; it is bound anew in the other type here.
-		return pgerror.New(pgerrcode.DatatypeMismatch, "default for column %q cannot be cast automatically to type %s", c.Name, types.FormatType(to.OID, to.Mod)).
-			WithHint("Drop the default, change the type, and set it again.")
+		if err := a.castDefault(ctx, c, to); err != nil {
+			return err
+		}
 	}
 	for _, ix := range t.PublicIndexes() {
 		if ix.HasColumn(c.ID) {
@@ -157,6 +158,26 @@ func (a *alteration) columnType(ctx context.Context, cmd *ast.AlterTableCmd) err
 	c.HasMissing, c.Missing = false, ""
 	a.convert[c.ID] = conv
 	a.primary = true
+	return nil
+}
+
+// castDefault binds a column's default anew in another type.
+func (a *alteration) castDefault(ctx context.Context, c *catalog.Column, to catalog.TypeRef) error {
+	fail := pgerror.New(pgerrcode.DatatypeMismatch, "default for column %q cannot be cast automatically to type %s", c.Name, types.FormatType(to.OID, to.Mod))
+	st, err := parser.Parse("SELECT " + c.Default)
+	if err != nil || len(st) != 1 {
+		return fail
+	}
+	targets := st[0].Node.GetSelectStmt().GetTargetList()
+	if len(targets) != 1 {
+		return fail
+	}
+	changed := *c
+	changed.Type = to
+	if err := a.x.bindDefault(ctx, &changed, targets[0].GetResTarget().GetVal()); err != nil {
+		return fail
+	}
+	c.Default = changed.Default
 	return nil
 }
 

@@ -476,7 +476,7 @@ func contains(ids []catalog.ColumnID, id catalog.ColumnID) bool {
 // check adds a check constraint. column is set for a column's own.
 func (b *tableBuilder) check(ctx context.Context, c *ast.Constraint, column string) error {
 	x, t := b.x, b.t
-	sql, cols, err := x.Exprs.BindCheck(ctx, c.RawExpr, t)
+	sql, cols, err := x.Exprs.BindCheck(ctx, c.RawExpr, t.Clone())
 	if err != nil {
 		return err
 	}
