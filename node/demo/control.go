@@ -33,11 +33,17 @@ type NodeStatus struct {
 // Actions on a zone.
 var Actions = []string{"kill", "pause", "isolate", "heal"}
 
+// maxSocketPath is what fits into a sockaddr_un on Linux, without the final zero.
+const maxSocketPath = 107
+
 func socketPath(store string) string { return filepath.Join(store, "demo.sock") }
 
 // serveControl takes orders on a Unix socket that only this user can open.
 func (d *supervisor) serveControl() (io.Closer, error) {
 	path := socketPath(d.cfg.Store)
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("--store %s: its control socket's path has %d bytes, at most %d are possible: name a folder with a shorter path", d.cfg.Store, len(path), maxSocketPath)
+	}
 	_ = os.Remove(path) // left by a demo that was killed: the store's lock is ours
 	l, err := net.Listen("unix", path)
 	if err != nil {

@@ -84,9 +84,10 @@ func (n *node) startLocked() error {
 // watch waits for the process and restarts it unless it was meant to end.
 func (n *node) watch(cmd *exec.Cmd, exited chan struct{}) {
 	_ = cmd.Wait()
-	close(exited)
+	// Who waits for exited may start the node again at once: it must see that nothing runs.
 	n.mu.Lock()
 	n.cmd = nil
+	close(exited)
 	if n.stopping || n.state == killed {
 		n.mu.Unlock()
 		return
