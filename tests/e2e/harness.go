@@ -322,7 +322,7 @@ func (c *Cluster) Up(t testing.TB) {
 		case c.demo.done():
 			t.Fatalf("the demo ended by itself:\n%s", out)
 		}
-		return tail(out, 5)
+		return "it prints: " + tail(out, 5)
 	})
 }
 

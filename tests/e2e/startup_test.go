@@ -48,6 +48,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"demo", "--store", dir, "--sql-port", "70000"}, 2, "--sql-port: 70000"},
 		{[]string{"demo", "--store", dir, "--sql-port", "20000", "--http-port", "20001"}, 2, "overlap"},
 		{[]string{"demo", "--store", dir, "--nodes-per-zone", "100"}, 2, "--nodes-per-zone"},
+		{[]string{"demo", "--store", filepath.Join(dir, strings.Repeat("long", 30)), "--sql-port", fmt.Sprint(freePorts(t, 3))}, 1, "name a folder with a shorter path"},
 		{[]string{"zones", "explode", "us-a"}, 2, `unexpected argument "explode"`},
 		{[]string{"zones", "kill"}, 2, "takes 1 argument"},
 		{[]string{"zones", "kill", "us-a", "--store", dir}, 1, "no demo runs in"},
@@ -111,9 +112,9 @@ func TestStoreInUse(t *testing.T) {
 	store := filepath.Join(tempDir(t), "data")
 	port := freePorts(t, 6)
 	first := startNode(t, store, port, loopback(port))
-	eventually(t, 30*time.Second, "the first node waits", func() string {
-		if code, body := readyz(port + 2); code != http.StatusServiceUnavailable || !strings.Contains(body, "--join") {
-			return body
+	eventually(t, 30*time.Second, "the first node has opened the store and waits", func() string {
+		if out := first.out.String(); !strings.Contains(out, "waiting to be founded") {
+			return "it prints: " + out
 		}
 		return ""
 	})

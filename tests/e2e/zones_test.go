@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -178,7 +179,7 @@ func isolatedReads(t *testing.T, c *Cluster, node int, w *sequenceWriter) {
 			return err.Error()
 		}
 		if code != 503 {
-			return body
+			return fmt.Sprintf("%d %s", code, body)
 		}
 		return ""
 	})
