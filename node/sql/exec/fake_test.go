@@ -8,18 +8,20 @@ import (
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/sql/exec/pushdown"
 	"github.com/atolldb/atoll/node/txn"
 )
 
 // fakeTxn is a transaction over a map: what a statement writes shows from the next Step on.
 // It checks conditions as a range would.
 type fakeTxn struct {
-	rows   map[string]fakeRow
-	buffer map[string]*[]byte // nil value: deleted
-	clock  int64
-	gets   int
-	scans  int
-	locked int
+	rows     map[string]fakeRow
+	buffer   map[string]*[]byte // nil value: deleted
+	clock    int64
+	gets     int
+	scans    int
+	locked   int
+	filtered int
 }
 
 type fakeRow struct {
@@ -78,6 +80,25 @@ func (f *fakeTxn) Scan(_ context.Context, span keys.Span, o txn.ScanOptions) (tx
 	sort.Slice(rows, func(i, j int) bool {
 		return (bytes.Compare(rows[i].Key, rows[j].Key) < 0) != o.Reverse
 	})
+	if o.Pushdown != nil {
+		filter, err := pushdown.Compile(o.Pushdown)
+		if err != nil {
+			return txn.ScanResult{}, err
+		}
+		kept := rows[:0]
+		for _, r := range rows {
+			keep, _, err := filter.Next(r.Key, r.Value)
+			if err != nil {
+				return txn.ScanResult{}, err
+			}
+			if keep {
+				kept = append(kept, r)
+			} else {
+				f.filtered++
+			}
+		}
+		rows = kept
+	}
 	max := o.MaxRows
 	if max == 0 {
 		max = 3 // pages are small, so that resuming is tested

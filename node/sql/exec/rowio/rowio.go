@@ -395,3 +395,11 @@ func (RowCodec) DecodeRow(t *catalog.Table, key keys.Key, value []byte) ([]types
 func (RowCodec) EncodeEntry(t *catalog.Table, ix *catalog.Index, row []types.Datum) (keys.Key, []byte, error) {
 	return EncodeEntry(t, ix, row)
 }
+
+// Missing returns what a row that lacks the column holds (catalog.Column.HasMissing).
+func (c *Codec) Missing(id catalog.ColumnID) types.Datum {
+	if p := position(c.Table, id); p >= 0 {
+		return c.missing[p]
+	}
+	return types.Null
+}
