@@ -39,6 +39,9 @@ func EnsureBootstrap(ctx context.Context, db DB) error {
 				return err
 			}
 		}
+		if err := PutComment(ctx, t, Comment{ClassOID: ClassOIDSchema, Object: uint32(PublicSchemaID), Text: "standard public schema"}); err != nil {
+			return err
+		}
 		for id, text := range map[ID]string{
 			PostgresDatabaseID: "default administrative connection database",
 			TemplateDatabaseID: "default template for new databases",
@@ -78,16 +81,17 @@ func bootstrapDescriptors() []Descriptor {
 		db(PostgresDatabaseID, DefaultDatabase, false, true),
 		db(TemplateDatabaseID, "template1", true, true),
 		db(Template0ID, "template0", true, false),
-		NewPublicSchema(PublicSchemaID, PostgresDatabaseID, SuperuserID),
-		NewPublicSchema(template1PublicID, TemplateDatabaseID, SuperuserID),
-		NewPublicSchema(template0PublicID, Template0ID, SuperuserID),
+		NewPublicSchema(PublicSchemaID, PostgresDatabaseID),
+		NewPublicSchema(template1PublicID, TemplateDatabaseID),
+		NewPublicSchema(template0PublicID, Template0ID),
 	}
 	return append(out, predefinedRoles()...)
 }
 
 // NewPublicSchema returns the schema public of a database, with PostgreSQL 15's privileges:
-// everybody may use it, only the owner may create in it.
-func NewPublicSchema(id, database, owner ID) *Schema {
+// everybody may use it, only the database's owner may create in it.
+func NewPublicSchema(id, database ID) *Schema {
+	const owner = DatabaseOwnerRole
 	s := &Schema{}
 	s.ID, s.Name, s.Database, s.Owner = id, PublicSchema, database, owner
 	s.ACL = []ACLItem{
@@ -97,6 +101,9 @@ func NewPublicSchema(id, database, owner ID) *Schema {
 	return s
 }
 
+// DatabaseOwnerRole is pg_database_owner, of which each database's owner is a member in it.
+const DatabaseOwnerRole ID = 6171
+
 // predefinedRoles are PostgreSQL's, with their fixed OIDs.
 func predefinedRoles() []Descriptor {
 	var out []Descriptor
@@ -104,7 +111,7 @@ func predefinedRoles() []Descriptor {
 		id   ID
 		name string
 	}{
-		{6171, "pg_database_owner"}, {6181, "pg_read_all_data"}, {6182, "pg_write_all_data"},
+		{DatabaseOwnerRole, "pg_database_owner"}, {6181, "pg_read_all_data"}, {6182, "pg_write_all_data"},
 		{3373, "pg_monitor"}, {3374, "pg_read_all_settings"}, {3375, "pg_read_all_stats"},
 		{3377, "pg_stat_scan_tables"}, {4569, "pg_read_server_files"}, {4570, "pg_write_server_files"},
 		{4571, "pg_execute_server_program"}, {4200, "pg_signal_backend"}, {4544, "pg_checkpoint"},

@@ -129,6 +129,24 @@ func (c *Collection) MemberOf(ctx context.Context, role ID) (map[ID]bool, error)
 	return seen, nil
 }
 
+// rolesFor returns MemberOf, with pg_database_owner if the role owns d's database.
+func (c *Collection) rolesFor(ctx context.Context, role ID, d Descriptor) (map[ID]bool, error) {
+	in, err := c.MemberOf(ctx, role)
+	if err != nil {
+		return nil, err
+	}
+	if id := d.Head().Database; id != 0 {
+		db, err := c.Database(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if db != nil && in[db.Owner] {
+			in[DatabaseOwnerRole] = true
+		}
+	}
+	return in, nil
+}
+
 // HasPrivilege reports whether a role has all (or, with any, at least one) of the
 // privileges on an object. Owners and superusers have all of them.
 func (c *Collection) HasPrivilege(ctx context.Context, role ID, d Descriptor, want Privilege, anyOf bool) (bool, error) {
@@ -142,7 +160,7 @@ func (c *Collection) HasPrivilege(ctx context.Context, role ID, d Descriptor, wa
 	if r.Superuser {
 		return true, nil
 	}
-	in, err := c.MemberOf(ctx, role)
+	in, err := c.rolesFor(ctx, role, d)
 	if err != nil {
 		return false, err
 	}
@@ -196,7 +214,7 @@ func (c *Collection) CheckOwner(ctx context.Context, role ID, d Descriptor) erro
 	if r != nil && r.Superuser {
 		return nil
 	}
-	in, err := c.MemberOf(ctx, role)
+	in, err := c.rolesFor(ctx, role, d)
 	if err != nil || in[d.Head().Owner] {
 		return err
 	}

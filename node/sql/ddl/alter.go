@@ -428,6 +428,8 @@ func (a *alteration) plan(ctx context.Context) (*rewrite, error) {
 	a.t = a.t.Clone() // nothing derived from its earlier states may remain
 	x, t := a.x, a.t
 	r := &rewrite{from: a.old, to: t, separate: x.chunked(t)}
+	// Expressions belong to the session, which is not for several goroutines.
+	r.parallel = len(a.perRow) == 0 && len(a.convert) == 0 && len(a.checks) == 0
 	if a.primary {
 		if t.Primary.Storage == a.old.Primary.Storage {
 			s, err := x.newStorage(ctx)

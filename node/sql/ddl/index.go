@@ -219,7 +219,7 @@ func (x *Executor) finishOnline(ctx context.Context, m *catalog.Manager, table c
 		}
 		if state == catalog.StateBackfill {
 			// All nodes write entries of the index now: what the pass does not see, they add.
-			err := x.rewrite(ctx, &rewrite{from: t, to: t, indexes: []*catalog.Index{t.IndexByID(ix.ID)}, separate: true, concurrent: true})
+			err := x.rewrite(ctx, &rewrite{from: t, to: t, indexes: []*catalog.Index{t.IndexByID(ix.ID)}, separate: true, parallel: true})
 			if err != nil {
 				return err
 			}

@@ -11,11 +11,14 @@ import (
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/sql/types"
 	"github.com/jackc/pgerrcode"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
 	// rewriteChunk is how many rows one transaction of a rewrite or backfill handles.
-	rewriteChunk = 500
+	rewriteChunk = 1000
+	// rewriteWorkers is how many of them run at a time.
+	rewriteWorkers = 4
 	// truncateByDelete is up to how many rows TRUNCATE deletes one by one: then it needs
 	// no exclusive use of the table.
 	truncateByDelete = 10000
@@ -34,44 +37,83 @@ type rewrite struct {
 	// separate: chunks commit on their own. Otherwise all of it belongs to the client's
 	// transaction, whose own rows are seen.
 	separate bool
-	// concurrent: others write to the indexes meanwhile (an online backfill).
-	concurrent bool
+	// parallel: row and verify may be called by several goroutines at a time.
+	parallel bool
 }
 
-// run makes the pass. REQUIRES: others can't write rows that it misses: the caller has the
-// table for itself, or all writers maintain the indexes already.
+// rewrite makes the pass. REQUIRES: others can't write rows that it misses: the caller has
+// the table for itself, or all writers maintain the indexes already.
 func (x *Executor) rewrite(ctx context.Context, r *rewrite) error {
+	if r.separate {
+		return x.rewriteSeparately(ctx, r)
+	}
+	t := x.Session.Catalog().Txn()
 	span := r.from.IndexSpan(&r.from.Primary)
 	for {
-		var next keys.Key
-		step := func(ctx context.Context, t catalog.Txn) error {
-			rows, err := t.Scan(ctx, span, rewriteChunk)
-			if err != nil {
-				return err
-			}
-			next = nil
-			if len(rows) == rewriteChunk {
-				next = rows[len(rows)-1].Key.Next()
-			}
-			if err := x.rewriteChunk(ctx, t, r, rows); err != nil {
-				return err
-			}
-			if !r.separate {
-				t.Step()
-			}
+		rows, err := t.Scan(ctx, span, rewriteChunk)
+		if err != nil {
+			return err
+		}
+		if err := x.rewriteChunk(ctx, t, r, rows); err != nil {
+			return err
+		}
+		t.Step()
+		if len(rows) < rewriteChunk {
 			return nil
 		}
-		var err error
-		if r.separate {
-			err = x.Session.Catalog().Manager().DB().Run(ctx, "table rewrite", step)
-		} else {
-			err = step(ctx, x.Session.Catalog().Txn())
-		}
-		if err != nil || next == nil {
+		span.Key = rows[len(rows)-1].Key.Next()
+	}
+}
+
+// rewriteSeparately finds the chunks' boundaries in one goroutine, and handles several
+// chunks at a time, each in a transaction that reads its rows itself.
+func (x *Executor) rewriteSeparately(ctx context.Context, r *rewrite) error {
+	db := x.Session.Catalog().Manager().DB()
+	client := ctx
+	workers, ctx := errgroup.WithContext(client)
+	workers.SetLimit(1)
+	if r.parallel {
+		workers.SetLimit(rewriteWorkers)
+	}
+	span := r.from.IndexSpan(&r.from.Primary)
+	for ctx.Err() == nil {
+		var next keys.Key
+		err := db.Run(ctx, "table rewrite", func(ctx context.Context, t catalog.Txn) error {
+			rows, err := t.Scan(ctx, span, rewriteChunk)
+			next = nil
+			if err == nil && len(rows) == rewriteChunk {
+				next = rows[len(rows)-1].Key.Next()
+			}
 			return err
+		})
+		if err != nil {
+			if werr := workers.Wait(); werr != nil {
+				return werr // it ended ctx, and that the scan
+			}
+			return err
+		}
+		chunk := span
+		if next != nil {
+			chunk.EndKey = next
+		}
+		workers.Go(func() error {
+			return db.Run(ctx, "table rewrite", func(ctx context.Context, t catalog.Txn) error {
+				rows, err := t.Scan(ctx, chunk, 0)
+				if err != nil {
+					return err
+				}
+				return x.rewriteChunk(ctx, t, r, rows)
+			})
+		})
+		if next == nil {
+			break
 		}
 		span.Key = next
 	}
+	if err := workers.Wait(); err != nil {
+		return err
+	}
+	return client.Err()
 }
 
 type entry struct {

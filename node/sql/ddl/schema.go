@@ -149,7 +149,7 @@ func (x *Executor) createDatabase(ctx context.Context, s *ast.CreatedbStmt) erro
 	if !ok {
 		return duplicate(pgerrcode.DuplicateDatabase, "database", d.Name)
 	}
-	_, err = cat.Create(ctx, catalog.NewPublicSchema(id+1, id, catalog.SuperuserID))
+	_, err = cat.Create(ctx, catalog.NewPublicSchema(id+1, id))
 	return err
 }
 

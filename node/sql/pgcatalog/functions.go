@@ -17,7 +17,7 @@ import (
 type Functions struct {
 	Ctx   context.Context
 	Query *catalog.VirtualQuery
-	// SizeOf returns the bytes that a span of table data takes; nil: unknown (0).
+	// SizeOf returns the bytes that a table's data takes; nil: what ANALYZE found.
 	SizeOf func(ctx context.Context, table catalog.ID) (int64, error)
 
 	err error
@@ -542,7 +542,11 @@ func (f *Functions) Size(class, object types.OID, indexesToo bool) (int64, bool,
 	}
 	size := func(id catalog.ID) (int64, error) {
 		if f.SizeOf == nil {
-			return 0, nil
+			st, err := f.Query.Catalog.Statistics(f.Ctx, id)
+			if err != nil || st == nil {
+				return 0, err
+			}
+			return st.Bytes, nil
 		}
 		return f.SizeOf(f.Ctx, id)
 	}
