@@ -65,6 +65,9 @@ func arrayShape(r *registry) {
 		out.Dims = append([]types.ArrayDim(nil), arr.Dims...)
 		per := int64(len(arr.Values)) / max(size, 1)
 		out.Dims[0].Len -= int32(n)
+		for i := range out.Dims { // as a slice
+			out.Dims[i].Lower = 1
+		}
 		out.Values = arr.Values[:(size-n)*per]
 		return types.NewArray(&out), nil
 	}, "trim_array")

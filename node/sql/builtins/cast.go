@@ -97,7 +97,7 @@ func numberCasts(r *registry) {
 	r.fn(narrow(types.OIDInt4), "int84")
 	r.fn(func(_ *EvalContext, a []types.Datum) (types.Datum, error) {
 		if v := a[0].Int(); v < 0 || v > math.MaxUint32 {
-			return types.Null, types.ErrOutOfRange(types.OIDOID)
+			return types.Null, pgerror.New(pgerrcode.NumericValueOutOfRange, "OID out of range")
 		}
 		return a[0], nil
 	}, "i8tooid")

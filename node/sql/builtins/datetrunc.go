@@ -28,7 +28,17 @@ var dateUnits = map[string]string{
 	"timezone": "timezone", "timezone_h": "timezone_hour", "timezone_m": "timezone_minute", "timezone_hour": "timezone_hour", "timezone_minute": "timezone_minute",
 }
 
+// truncUnit says whether date_trunc knows a field at all; what it knows may still be unsupported.
+func truncUnit(field string) bool {
+	switch field {
+	case "dow", "doy", "isodow", "isoyear", "epoch", "julian":
+		return false
+	}
+	return true
+}
+
 func errUnit(name, s string, known bool) error {
+	s = strings.ToLower(s)
 	if known {
 		return pgerror.New(pgerrcode.FeatureNotSupported, "unit \"%s\" not supported for type %s", s, name)
 	}
@@ -55,12 +65,12 @@ func truncFuncs(r *registry) {
 }
 
 func truncTimestamp(unit string, t int64, name string) (int64, error) {
-	field, known := dateUnits[strings.ToLower(unit)]
-	if !known {
-		return 0, errUnit(name, unit, false)
-	}
 	if !types.TimestampFinite(t) {
 		return t, nil
+	}
+	field, known := dateUnits[strings.ToLower(unit)]
+	if !known || !truncUnit(field) {
+		return 0, errUnit(name, unit, false)
 	}
 	c := types.CivilTimestamp(t)
 	y := c.Year
@@ -164,7 +174,7 @@ func truncInterval(unit string, v types.Interval) (types.Interval, error) {
 		return v, pgerror.New(pgerrcode.FeatureNotSupported, "unit \"%s\" not supported for type interval", unit).
 			WithDetail("Months usually have fractional weeks.")
 	default:
-		return v, errUnit("interval", unit, known)
+		return v, errUnit("interval", unit, known && truncUnit(field))
 	}
 	return types.Interval{Months: m}, nil
 }
@@ -180,6 +190,9 @@ func partFuncs(r *registry) {
 				}
 				return types.NewNumeric(v), nil
 			}, extract)
+		}
+		if part == "" {
+			return
 		}
 		r.fn(func(ctx *EvalContext, a []types.Datum) (types.Datum, error) {
 			v, err := f(ctx, a[0].Str(), a[1])
@@ -210,7 +223,14 @@ func partFuncs(r *registry) {
 		}
 		return timestampPart(unit, d.Int()+int64(c.Offset)*usPerSecond, c.Offset, "timestamp with time zone")
 	}, "extract_timestamptz", "timestamptz_part")
-	out(datePart, "extract_date", "date_part(text,date)")
+	out(datePart, "extract_date", "")
+	out(func(_ *EvalContext, unit string, d types.Datum) (*apd.Decimal, error) { // as a timestamp
+		t, err := dateToTimestamp(d.Int())
+		if err != nil {
+			return nil, err
+		}
+		return timestampPart(unit, t, 0, "timestamp without time zone")
+	}, "", "date_part(text,date)")
 	out(func(_ *EvalContext, unit string, d types.Datum) (*apd.Decimal, error) {
 		return timePart(unit, d.Int(), nil)
 	}, "extract_time", "time_part")
@@ -273,8 +293,6 @@ func timestampPart(unit string, t int64, _ int, name string) (*apd.Decimal, erro
 		switch field {
 		case "year", "decade", "century", "millennium", "julian", "isoyear", "epoch":
 			return numInf(t == types.TimestampNegInfinity), nil
-		case "timezone", "timezone_hour", "timezone_minute":
-			return nil, errUnit(name, unit, true)
 		}
 		return nil, nil
 	}

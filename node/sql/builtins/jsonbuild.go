@@ -113,6 +113,9 @@ func keyText(oid types.OID, d types.Datum, ctx *EvalContext) (string, error) {
 	if oid == types.OIDJSON {
 		return "", pgerror.New(pgerrcode.InvalidParameterValue, "key value must be scalar, not array, composite, or json")
 	}
+	if d.Kind() == types.KindTimestamp || d.Kind() == types.KindDate {
+		return isoTime(outText(oid, d, ctx), oid), nil
+	}
 	return castText(oid, d, ctx), nil
 }
 
@@ -253,9 +256,15 @@ func jsonSets(r *registry) {
 				if err != nil {
 					return err
 				}
-				switch v.Kind {
-				case types.JSONObject:
-				case types.JSONArray:
+				name := p + "_each"
+				if asText {
+					name += "_text"
+				}
+				switch {
+				case v.Kind == types.JSONObject:
+				case f.b:
+					return jsonBad("cannot call %s on a non-object", name)
+				case v.Kind == types.JSONArray:
 					return jsonBad("cannot deconstruct an array as an object")
 				default:
 					return jsonBad("cannot deconstruct a scalar")
@@ -280,12 +289,20 @@ func jsonSets(r *registry) {
 				if err != nil {
 					return err
 				}
-				switch v.Kind {
-				case types.JSONArray:
-				case types.JSONObject:
+				name := p + "_array_elements"
+				if asText {
+					name += "_text"
+				}
+				switch {
+				case v.Kind == types.JSONArray:
+				case f.b && v.Kind == types.JSONObject:
 					return jsonBad("cannot extract elements from an object")
-				default:
+				case f.b:
 					return jsonBad("cannot extract elements from a scalar")
+				case v.Kind == types.JSONObject:
+					return jsonBad("cannot call %s on a non-array", name)
+				default:
+					return jsonBad("cannot call %s on a scalar", name)
 				}
 				out := make([]types.Datum, len(v.Elems))
 				for i, e := range v.Elems {

@@ -129,7 +129,12 @@ func jsonAccess(r *registry, f flavor) {
 		})
 	}
 	field := func(v *types.JSON, a []types.Datum) (*types.JSON, bool) { return v.Lookup(a[1].Str()) }
-	elem := func(v *types.JSON, a []types.Datum) (*types.JSON, bool) { return element(v, a[1].Int()) }
+	elem := func(v *types.JSON, a []types.Datum) (*types.JSON, bool) {
+		if f.b && v.Kind != types.JSONObject && v.Kind != types.JSONArray { // jsonb keeps a scalar as an array of one
+			return v, a[1].Int() == 0 || a[1].Int() == -1
+		}
+		return element(v, a[1].Int())
+	}
 	path := func(v *types.JSON, a []types.Datum) (*types.JSON, bool) { return walkPath(v, a[1].Array()) }
 	p := f.prefix()
 	r.fn(get(field, false), p+"_object_field")
@@ -375,7 +380,7 @@ func jsonbEdit(r *registry) {
 			if len(path.Dims) > 1 {
 				return types.Null, errDims("wrong number of array subscripts")
 			}
-			if len(path.Values) == 0 {
+			if empty := len(v.Elems)+len(v.Fields) == 0; len(path.Values) == 0 || empty && (op == editDelete || op == editSet && !e.flag) {
 				return a[0], nil
 			}
 			out, err := e.apply(v, path.Values, 1)

@@ -560,7 +560,7 @@ func numericPower(base, exp *apd.Decimal) (*apd.Decimal, error) {
 	if err != nil {
 		return nil, err
 	}
-	val := toFloatApprox(NumericMul(ln, exp))
+	val := toFloatApprox(types.RoundNumeric(NumericMul(ln, exp), low))
 	if math.Abs(val) > maxResultScale*3.01 {
 		if val > 0 {
 			return nil, errOverflow()

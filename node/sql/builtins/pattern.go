@@ -54,9 +54,6 @@ func Like(s, pattern string) (bool, error) {
 	for j < len(pattern) && pattern[j] == '%' {
 		j++
 	}
-	if j == len(pattern)-1 && pattern[j] == '\\' {
-		return false, errLikeEscape()
-	}
 	return j == len(pattern), nil
 }
 

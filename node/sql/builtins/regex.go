@@ -36,8 +36,8 @@ type regexKey struct {
 
 const regexCacheSize = 512
 
-var regexCache = func() *lru.Cache[regexKey, *regexp.Regexp] {
-	c, err := lru.New[regexKey, *regexp.Regexp](regexCacheSize)
+var regexCache = func() *lru.Cache[regexKey, *compiledRegex] {
+	c, err := lru.New[regexKey, *compiledRegex](regexCacheSize)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
@@ -95,7 +95,38 @@ func (o *regexOptions) set(c rune) bool {
 	return true
 }
 
-func compileRegex(pattern string, o regexOptions) (*regexp.Regexp, error) {
+// compiledRegex is a translated expression.
+type compiledRegex struct {
+	*regexp.Regexp
+	context bool // has constraints such as ^ that look at what is around a place
+}
+
+// allMatches is FindAllStringSubmatchIndex with PostgreSQL's idea of empty matches: one may
+// stand right behind another match.
+func (re *compiledRegex) allMatches(s string) [][]int {
+	found := re.FindAllStringSubmatchIndex(s, -1)
+	if re.context || !re.MatchString("") {
+		return found
+	}
+	var out [][]int
+	for i, m := range found {
+		out = append(out, m)
+		if m[0] == m[1] || i+1 < len(found) && found[i+1][0] == m[1] {
+			continue
+		}
+		if e := re.FindStringSubmatchIndex(s[m[1]:]); e != nil && e[1] == 0 {
+			for k := range e {
+				if e[k] >= 0 {
+					e[k] += m[1]
+				}
+			}
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func compileRegex(pattern string, o regexOptions) (*compiledRegex, error) {
 	key := regexKey{pattern, o}
 	if re, ok := regexCache.Get(key); ok {
 		return re, nil
@@ -112,8 +143,9 @@ func compileRegex(pattern string, o regexOptions) (*regexp.Regexp, error) {
 	if !t.lazyAll && !t.mixed {
 		re.Longest()
 	}
-	regexCache.Add(key, re)
-	return re, nil
+	c := &compiledRegex{Regexp: re, context: t.context}
+	regexCache.Add(key, c)
+	return c, nil
 }
 
 func regexError(err error) error {
@@ -150,6 +182,7 @@ type regexTranslator struct {
 	lazyAll bool // the first one was non-greedy: so is the whole
 	mixed   bool // a later one is non-greedy
 	marks   []int
+	context bool // a constraint was seen
 	wordEnd bool // the last atom can only end with a word character
 }
 
@@ -239,10 +272,12 @@ func (t *regexTranslator) atom() error {
 			return nil
 		}
 	case ')', '|', '^', '.':
+		t.context = t.context || c == '^'
 		t.pos++
 		t.out.WriteByte(c)
 		return nil
 	case '$':
+		t.context = true
 		t.pos++
 		if t.opts.lineEnds {
 			t.out.WriteByte('$')
@@ -410,6 +445,7 @@ func (t *regexTranslator) constraint(c byte, inBracket bool) error {
 	if inBracket {
 		return errRegex("invalid escape \\ sequence")
 	}
+	t.context = true
 	switch c {
 	case 'A':
 		t.out.WriteString(`\A`)

@@ -174,13 +174,12 @@ func regexpMatchesSet(_ *EvalContext, a []types.Datum, emit func([]types.Datum) 
 		return err
 	}
 	s := a[0].Str()
-	n := 1
-	if global {
-		n = -1
-	}
 	var out []types.Datum
-	for _, m := range re.FindAllStringSubmatchIndex(s, n) {
+	for _, m := range re.allMatches(s) {
 		out = append(out, captures(s, m))
+		if !global {
+			break
+		}
 	}
 	return emitAll(out, emit)
 }
@@ -206,7 +205,7 @@ func regexCount(_ *EvalContext, a []types.Datum) (types.Datum, error) {
 		return types.NewInt(0), nil
 	}
 	n := 0
-	for _, m := range re.FindAllStringIndex(a[0].Str(), -1) {
+	for _, m := range re.allMatches(a[0].Str()) {
 		if m[0] >= from {
 			n++
 		}
@@ -284,7 +283,7 @@ func regexReplace(s, pattern, repl string, o regexOptions, start int64, n int) (
 	}
 	var b strings.Builder
 	last, count := 0, 0
-	for _, m := range re.FindAllStringSubmatchIndex(s, -1) {
+	for _, m := range re.allMatches(s) {
 		if m[0] < from {
 			continue
 		}

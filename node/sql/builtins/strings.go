@@ -594,7 +594,7 @@ func chr(_ *EvalContext, a []types.Datum) (types.Datum, error) {
 	n := a[0].Int()
 	switch {
 	case n < 0:
-		return types.Null, pgerror.New(pgerrcode.ProgramLimitExceeded, "character number must be positive")
+		return types.Null, pgerror.New(pgerrcode.InvalidParameterValue, "character number must be positive")
 	case n == 0:
 		return types.Null, pgerror.New(pgerrcode.ProgramLimitExceeded, "null character not permitted")
 	case n > 0x10FFFF:

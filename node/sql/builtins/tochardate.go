@@ -34,7 +34,7 @@ func parseDateFormat(f string) []dateNode {
 	if len(upper) != len(f) {
 		upper = f // characters whose upper case is longer: no patterns among them
 	}
-	fm := false
+	fm, tm := false, false
 outer:
 	for i := 0; i < len(f); {
 		switch {
@@ -59,7 +59,8 @@ outer:
 			fm = true
 			i += 2
 			continue
-		case strings.HasPrefix(upper[i:], "TM") && !strings.HasPrefix(upper[i:], "TMM"):
+		case strings.HasPrefix(upper[i:], "TM"):
+			tm = true
 			i += 2
 			continue
 		}
@@ -68,8 +69,11 @@ outer:
 				continue
 			}
 			n := dateNode{key: k, spell: f[i : i+len(k)], fm: fm}
+			if tm && (k == "MONTH" || k == "DAY" || k == "MON" || k == "DY") {
+				n.fm = true // a localized name is not padded
+			}
 			i += len(k)
-			fm = false
+			fm, tm = false, false
 			if strings.HasPrefix(upper[i:], "TH") && (f[i:i+2] == "TH" || f[i:i+2] == "th") {
 				n.th = f[i : i+2]
 				i += 2
@@ -224,7 +228,10 @@ func (c *clock) node(n dateNode) (string, error) {
 	case "MM":
 		return pad(c.Month, 2, n.fm), nil
 	case "DD":
-		return pad(c.Day, 2, n.fm), nil
+		if n.fm {
+			return strconv.FormatInt(c.Day, 10), nil
+		}
+		return fmt.Sprintf("%02d", c.Day), nil
 	case "Q":
 		if c.Month == 0 {
 			return "", nil
@@ -250,7 +257,7 @@ func (c *clock) node(n dateNode) (string, error) {
 		if c.interval {
 			return pad(year/100, 2, n.fm), nil
 		}
-		return pad(span(c.Year, 100), 2, n.fm || c.Year <= 0), nil
+		return pad(span(c.Year, 100), 2, n.fm), nil
 	case "J":
 		return strconv.FormatInt(c.julian(), 10), nil
 	}
@@ -271,7 +278,11 @@ func (c *clock) romanMonth(n dateNode) string {
 	if c.Month == 0 {
 		return ""
 	}
-	s := romanMonth[floorMod(c.Month-1, 12)]
+	i := c.Month - 1
+	if c.Month < 0 {
+		i = c.Month
+	}
+	s := romanMonth[floorMod(i, 12)]
 	if n.spell[0] == 'r' {
 		s = strings.ToLower(s)
 	}

@@ -432,7 +432,7 @@ func numericToChar(v *apd.Decimal, f string, float bool) (types.Datum, error) {
 		return types.Null, err
 	}
 	if v.Form != apd.Finite {
-		return str(d.notFinite(v))
+		return d.notFinite(v)
 	}
 	switch {
 	case d.roman:
@@ -460,17 +460,33 @@ func numericToChar(v *apd.Decimal, f string, float bool) (types.Datum, error) {
 	return str(d.numberToChar(types.Text(types.OIDNumeric, types.NewNumeric(types.RoundNumeric(v, int32(d.post))), nil)))
 }
 
-func (d *numDesc) notFinite(v *apd.Decimal) string {
-	if d.sci {
-		return strings.Repeat("#", 1) // PostgreSQL prints # for each position of the mantissa and exponent
-	}
-	text := "NaN"
+func (d *numDesc) notFinite(v *apd.Decimal) (types.Datum, error) {
+	text, sign := "NaN", byte('+')
 	if isInf(v) {
 		text = "Infinity"
 	}
-	sign := byte('+')
 	if v.Negative {
 		sign = '-'
+	}
+	switch {
+	case d.sci: // # in each place of mantissa and exponent
+		b := []byte(strings.Repeat("#", d.pre+d.post+6))
+		b[0] = ' '
+		if d.pre+1 < len(b) {
+			b[d.pre+1] = '.'
+		}
+		return str(string(b))
+	case d.roman:
+		_, err := types.NumericToInt(v, types.OIDInt4)
+		return types.Null, err
+	}
+	for _, n := range d.nodes {
+		if n.tok == numTH {
+			return types.Null, pgerror.New(pgerrcode.InvalidTextRepresentation, "\"%s\" is not a number", text)
+		}
+	}
+	if d.multiSet {
+		d.pre += d.multi
 	}
 	pre := 0
 	if len(text) < d.pre {
@@ -484,7 +500,7 @@ func (d *numDesc) notFinite(v *apd.Decimal) string {
 	if text == "" {
 		text = "#"
 	}
-	return d.print(text, sign, pre)
+	return str(d.print(text, sign, pre))
 }
 
 // sciText is d.ddde+xx with a number of digits after the point.
@@ -496,21 +512,14 @@ func sciText(v *apd.Decimal, digits int) string {
 		}
 		return s + "e+00"
 	}
-	c := new(apd.Decimal)
-	ctx := apd.BaseContext.WithPrecision(uint32(digits + 1))
-	ctx.Rounding = apd.RoundHalfUp
-	if _, err := ctx.Round(c, v); err != nil {
-		return "#"
-	}
-	exp := int(c.NumDigits()) - 1 + int(c.Exponent)
+	// Like PostgreSQL, take the exponent before rounding: 9.999 may print as 10.00e+00.
+	exp := int(v.NumDigits()) - 1 + int(v.Exponent)
+	c := types.RoundNumeric(&apd.Decimal{Coeff: v.Coeff, Exponent: -int32(v.NumDigits()) + 1}, int32(digits))
 	m := c.Coeff.String()
-	for len(m) < digits+1 {
-		m += "0"
-	}
-	m = m[:digits+1]
-	s := m[:1]
+	m, frac := m[:len(m)-digits], m[len(m)-digits:]
+	s := m
 	if digits > 0 {
-		s += "." + m[1:]
+		s += "." + frac
 	}
 	if v.Negative {
 		s = "-" + s

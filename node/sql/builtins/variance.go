@@ -98,14 +98,14 @@ type varFloatAcc struct {
 }
 
 func (a *varFloatAcc) Add(_ *EvalContext, args []types.Datum) error {
-	v := args[0].Float()
+	v, before := args[0].Float(), a.sx
 	a.n++
 	a.sx += v
 	if a.n > 1 {
 		tmp := v*a.n - a.sx
 		a.sx2 += tmp * tmp / (a.n * (a.n - 1))
 		if math.IsInf(a.sx, 0) || math.IsInf(a.sx2, 0) {
-			if !math.IsInf(v, 0) && !math.IsInf(a.sx, 0) {
+			if !math.IsInf(v, 0) && !math.IsInf(before, 0) {
 				return errFloat("overflow")
 			}
 			a.sx2 = math.NaN()

@@ -108,7 +108,11 @@ func appendDeepKey(dst []byte, oid types.OID, d types.Datum) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("rowenc: jsonb value: %w", err)
 		}
-		return appendJSONKey(append(dst, tagJSON), v), nil
+		dst = append(dst, tagJSON)
+		if v.Kind == types.JSONArray && len(v.Elems) == 0 {
+			return append(dst, 1), nil // at the top level below everything else
+		}
+		return appendJSONKey(dst, v), nil
 	}
 	return nil, fmt.Errorf("rowenc: type %s has no key encoding", types.TypeName(oid))
 }
@@ -139,9 +143,6 @@ func appendJSONKey(dst []byte, v *types.JSON) []byte {
 	case types.JSONBool:
 		return encoding.AppendBool(append(dst, 5), v.Bool, asc)
 	case types.JSONArray:
-		if len(v.Elems) == 0 {
-			return append(dst, 1)
-		}
 		dst = encoding.AppendUint(append(dst, 6), uint64(len(v.Elems)), asc)
 		for _, e := range v.Elems {
 			dst = appendJSONKey(dst, e)

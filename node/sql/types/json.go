@@ -497,8 +497,27 @@ func (v *JSON) Lookup(key string) (*JSON, bool) {
 // array below everything at the top level; then the number of members, then key by key.
 func CompareJSON(a, b *JSON) int {
 	if ra, rb := jsonRank(a), jsonRank(b); ra != rb {
+		if a.Kind == JSONArray && len(a.Elems) == 0 {
+			ra = 0
+		}
+		if b.Kind == JSONArray && len(b.Elems) == 0 {
+			rb = 0
+		}
 		return sign(ra - rb)
 	}
+	return compareJSONSame(a, b)
+}
+
+// compareInner is CompareJSON below the top level.
+func compareInner(a, b *JSON) int {
+	if ra, rb := jsonRank(a), jsonRank(b); ra != rb {
+		return sign(ra - rb)
+	}
+	return compareJSONSame(a, b)
+}
+
+// compareJSONSame compares values of one kind.
+func compareJSONSame(a, b *JSON) int {
 	switch a.Kind {
 	case JSONString:
 		return strings.Compare(a.Str, b.Str)
@@ -511,7 +530,7 @@ func CompareJSON(a, b *JSON) int {
 			return c
 		}
 		for i := range a.Elems {
-			if c := CompareJSON(a.Elems[i], b.Elems[i]); c != 0 {
+			if c := compareInner(a.Elems[i], b.Elems[i]); c != 0 {
 				return c
 			}
 		}
@@ -523,7 +542,7 @@ func CompareJSON(a, b *JSON) int {
 			if c := strings.Compare(a.Fields[i].Key, b.Fields[i].Key); c != 0 {
 				return c
 			}
-			if c := CompareJSON(a.Fields[i].Value, b.Fields[i].Value); c != 0 {
+			if c := compareInner(a.Fields[i].Value, b.Fields[i].Value); c != 0 {
 				return c
 			}
 		}
@@ -542,9 +561,6 @@ func jsonRank(v *JSON) int {
 	case JSONBool:
 		return 4
 	case JSONArray:
-		if len(v.Elems) == 0 {
-			return 0
-		}
 		return 5
 	}
 	return 6
