@@ -93,7 +93,7 @@ func columnList(t *catalog.Table, ids []catalog.ColumnID) string {
 }
 
 // constraintDef is pg_get_constraintdef.
-func (s *snapshot) constraintDef(t *catalog.Table, c *catalog.Constraint, path catalog.Path) string {
+func (s *snapshot) constraintDef(t *catalog.Table, c *catalog.Constraint, pretty bool, path catalog.Path) string {
 	var b strings.Builder
 	switch c.Kind {
 	case catalog.PrimaryKeyConstraint, catalog.UniqueConstraint:
@@ -104,7 +104,10 @@ func (s *snapshot) constraintDef(t *catalog.Table, c *catalog.Constraint, path c
 		}
 	case catalog.CheckConstraint:
 		e := s.expr(c.Expr, path)
-		if !strings.HasPrefix(e, "(") || !balanced(e) {
+		outer := strings.HasPrefix(e, "(") && balanced(e)
+		if pretty && outer {
+			e = e[1 : len(e)-1]
+		} else if !pretty && !outer {
 			e = "(" + e + ")"
 		}
 		b.WriteString("CHECK (" + e + ")")

@@ -416,7 +416,7 @@ func (f *Functions) Definition(kind builtins.Definition, object types.OID, colum
 		for _, t := range s.tables {
 			for i := range t.Constraints {
 				if c := &t.Constraints[i]; c.ID == id {
-					return s.constraintDef(t, c, f.Query.Path), true, nil
+					return s.constraintDef(t, c, pretty, f.Query.Path), true, nil
 				}
 			}
 		}
