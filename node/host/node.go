@@ -51,6 +51,12 @@ type Config struct {
 	// Tune changes the store's configuration; nil leaves the defaults.
 	Tune     func(*store.Config)
 	Pushdown eval.Pushdown
+	// OldestRead returns the oldest read timestamp that this gateway's transactions still use;
+	// nil: unknown. Garbage collection asks.
+	OldestRead func() hlc.Timestamp
+
+	// Bugs that the simulator plants; see storage.Options and txn.Config.
+	PlantUnsyncedLog, PlantSkipRefresh bool
 
 	// OnFatal is called when the node can't go on; the process should end.
 	OnFatal    func(error)
@@ -93,6 +99,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}()
 	n.Engines, err = store.OpenEngines(store.EngineOptions{
 		Dir: cfg.Dir, FS: cfg.FS, Small: cfg.Small, CacheBytes: cfg.CacheBytes, OnFatal: cfg.OnFatal, Logger: cfg.Log, Registerer: cfg.Registerer,
+		PlantUnsyncedLog: cfg.PlantUnsyncedLog,
 	})
 	if err != nil {
 		return nil, err
@@ -114,7 +121,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.replicate(cfg, local, plan); err != nil {
 		return nil, err
 	}
-	n.DB = txn.NewDB(txn.Config{Sender: n.Sender, Clock: n.Clock, Registerer: cfg.Registerer, Logger: cfg.Log})
+	n.DB = txn.NewDB(txn.Config{Sender: n.Sender, Clock: n.Clock, PlantSkipRefresh: cfg.PlantSkipRefresh, Registerer: cfg.Registerer, Logger: cfg.Log})
 	n.Store.Start(n.Sender)
 	self := cfg.Self
 	self.ID = n.Identity.Node
@@ -176,7 +183,7 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 	}
 	sc := store.Config{
 		Engines: n.Engines, Node: n.Identity.Node, Network: n.Net, Router: n.Router, Support: n.Agent, Clock: n.Clock, Directory: n.Directory,
-		Plan: plan, Pushdown: cfg.Pushdown, OnFatal: cfg.OnFatal, Logger: cfg.Log, Registerer: cfg.Registerer,
+		Plan: plan, Pushdown: cfg.Pushdown, OldestRead: cfg.OldestRead, OnFatal: cfg.OnFatal, Logger: cfg.Log, Registerer: cfg.Registerer,
 	}
 	if cfg.Tune != nil {
 		cfg.Tune(&sc)

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/atolldb/atoll/node/server"
+)
+
+func startCommand() *cobra.Command {
+	var cfg server.Config
+	cfg.EnsureDefaults()
+	cfg.Advertise, cfg.SQLAdvertise, cfg.HTTPAdvertise = "", "", ""
+	var locality, join, logLevel string
+	cmd := &cobra.Command{
+		Use:   "start",
+		Short: "Run a node",
+		Long: `Run a node. An empty store waits until "atoll init" founds a cluster with it, or until a node
+named in --join admits it to an existing one; it never founds a cluster by itself.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(logLevel)
+			if err != nil {
+				return usageError{err}
+			}
+			cfg.Log = log
+			if cfg.Region, cfg.Zone, err = server.ParseLocality(locality); err != nil {
+				return usageError{err}
+			}
+			if join != "" {
+				cfg.Join = strings.Split(join, ",")
+			}
+			cfg.EnsureDefaults()
+			if err := cfg.Validate(); err != nil {
+				return usageError{err}
+			}
+			return server.Run(cmd.Context(), cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.StoreDir, "store", "", "folder of this node's data")
+	f.StringVar(&locality, "locality", "", "where the node is: region=R,zone=Z")
+	f.StringVar(&cfg.Listen, "listen", cfg.Listen, "address for the other nodes")
+	f.StringVar(&cfg.Advertise, "advertise", "", "the same as the other nodes reach it (default: --listen)")
+	f.StringVar(&cfg.SQLListen, "sql-listen", cfg.SQLListen, "address for SQL clients")
+	f.StringVar(&cfg.SQLAdvertise, "sql-advertise", "", "the same as clients reach it (default: --sql-listen)")
+	f.StringVar(&cfg.HTTPListen, "http-listen", cfg.HTTPListen, "address for health, metrics and the console")
+	f.StringVar(&cfg.HTTPAdvertise, "http-advertise", "", "the same as people reach it (default: --http-listen)")
+	f.StringVar(&join, "join", "", "addresses of a few nodes, separated by commas")
+	f.StringVar(&cfg.CertsDir, "certs", "", "folder with ca.crt, node.crt and node.key")
+	f.BoolVar(&cfg.Insecure, "insecure", false, "no certificates and no passwords: for a demo on loopback")
+	f.Int64Var(&cfg.CacheBytes, "cache", cfg.CacheBytes, "block cache in bytes")
+	f.DurationVar(&cfg.MaxOffset, "max-offset", cfg.MaxOffset, "bound between the clocks of any two nodes; the same on every node")
+	f.DurationVar(&cfg.Support, "support", cfg.Support, "how long a node's promise to another lasts: what a failover costs")
+	f.Int64Var(&cfg.ReserveBytes, "disk-reserve", cfg.ReserveBytes, "free bytes on disk below which new writes are refused")
+	f.Int64Var(&cfg.RangeMaxBytes, "range-max-bytes", cfg.RangeMaxBytes, "size at which a range splits")
+	f.DurationVar(&cfg.GCTTL, "gc-ttl", cfg.GCTTL, "how long old versions are kept")
+	f.DurationVar(&cfg.DeadAfter, "dead-after", cfg.DeadAfter, "how long a node is away before its replicas are made anew in its zone")
+	f.IntVar(&cfg.MaxConnections, "max-connections", cfg.MaxConnections, "SQL clients at once")
+	f.Int64Var(&cfg.QueryMemory, "query-memory", cfg.QueryMemory, "bytes of memory that one query may use")
+	f.DurationVar(&cfg.ShutdownGrace, "shutdown-grace", cfg.ShutdownGrace, "how long a stop waits for leases and clients to leave")
+	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
+	f.BoolVar(&cfg.FaultInjection, "fault-injection", false, "let HTTP clients cut this node off: for demos and tests")
+	return cmd
+}
+
+func newLogger(level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", level)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+}
+
+func initCommand() *cobra.Command {
+	var id, nodes, certs string
+	var insecure bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Found a cluster with the named, empty nodes; repeating it is harmless",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var faults []error
+			if _, err := uuid.Parse(id); err != nil {
+				faults = append(faults, fmt.Errorf("--cluster-id %q is not a UUID: make one with uuidgen, and keep it", id))
+			}
+			if nodes == "" {
+				faults = append(faults, errors.New("--nodes is empty: name the addresses of the initial nodes"))
+			}
+			if (certs == "") != insecure {
+				faults = append(faults, errors.New("give exactly one of --certs and --insecure"))
+			}
+			if err := errors.Join(faults...); err != nil {
+				return usageError{err}
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			plan, err := server.Found(ctx, id, strings.Split(nodes, ","), certs)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "cluster %s stands with %d nodes\n", plan.ClusterID, len(plan.Members))
+			for _, m := range plan.Members {
+				fmt.Fprintf(cmd.OutOrStdout(), "  node %d  %s  region=%s,zone=%s\n", m.ID, m.Addr, m.Region, m.Zone)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&id, "cluster-id", "", "the cluster's UUID")
+	f.StringVar(&nodes, "nodes", "", "addresses (--advertise) of the initial nodes, separated by commas")
+	f.StringVar(&certs, "certs", "", "folder with ca.crt, node.crt and node.key")
+	f.BoolVar(&insecure, "insecure", false, "the nodes run without certificates")
+	f.DurationVar(&timeout, "timeout", time.Minute, "how long to try")
+	return cmd
+}

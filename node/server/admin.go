@@ -1,0 +1,74 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/host"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/raftnet"
+)
+
+// admin carries out what SQL asks of the cluster. It implements session.ClusterAdmin.
+type admin struct{ n *host.Node }
+
+// SplitAt implements session.ClusterAdmin.
+func (a admin) SplitAt(ctx context.Context, key []byte) error {
+	_, err := a.n.Sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{&kv.AdminSplitRequest{SplitKey: key}}})
+	return err
+}
+
+// DrainNode implements session.ClusterAdmin.
+func (a admin) DrainNode(ctx context.Context, node int32) error {
+	if _, ok := a.n.Directory.Get(keys.NodeID(node)); !ok {
+		return fmt.Errorf("there is no node %d: see atoll.nodes", node)
+	}
+	return a.n.Directory.SetState(ctx, a.n.Sender, keys.NodeID(node), cluster.Draining)
+}
+
+// DecommissionNode implements session.ClusterAdmin.
+func (a admin) DecommissionNode(ctx context.Context, node int32, dead bool) error {
+	return a.n.Store.Decommission(ctx, keys.NodeID(node), dead, func(int) {})
+}
+
+// foundRetry is the pause between tries of Found.
+const foundRetry = 200 * time.Millisecond
+
+// Found founds a cluster on the nodes at addrs, once (SAFETY S28). It tries until the
+// context is done, since nodes may still be starting; a refusal ends it at once.
+func Found(ctx context.Context, clusterID string, addrs []string, certs string) (*cluster.Plan, error) {
+	tc := raftnet.TCPConfig{Resolve: func(keys.NodeID) (string, bool) { return "", false }}
+	if certs != "" {
+		c, err := openCertificates(certs)
+		if err != nil {
+			return nil, err
+		}
+		tc.ServerTLS, tc.ClientTLS = c.peer()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	tc.Listener = l
+	net, err := raftnet.ListenTCP(tc)
+	if err != nil {
+		return nil, err
+	}
+	defer net.Close()
+	for {
+		plan, err := cluster.Init(ctx, net, clusterID, addrs)
+		if err == nil || errors.Is(err, cluster.ErrOtherPlan) {
+			return plan, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(foundRetry):
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/host"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/sql/catalog"
+)
+
+// clusterInfo answers the atoll.* views. It implements catalog.ClusterInfo.
+type clusterInfo struct {
+	n       *host.Node
+	version string
+	started time.Time
+}
+
+// leaseLookups bounds how many ranges are asked for their leaseholder at a time, and
+// leaseWait how long one may take: a range without quorum does not hold the view up.
+const (
+	leaseLookups = 16
+	leaseWait    = 2 * time.Second
+)
+
+// Ranges implements catalog.ClusterInfo: the meta range's records, and what each range's
+// leaseholder says.
+func (c *clusterInfo) Ranges(ctx context.Context) ([]catalog.RangeInfo, error) {
+	descs, err := c.descriptors(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]catalog.RangeInfo, len(descs))
+	sem := make(chan struct{}, leaseLookups)
+	var wg sync.WaitGroup
+	for i := range descs {
+		sem <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-sem }()
+			out[i] = c.rangeInfo(ctx, &descs[i])
+		})
+	}
+	wg.Wait()
+	return out, nil
+}
+
+func (c *clusterInfo) rangeInfo(ctx context.Context, d *kv.RangeDescriptor) catalog.RangeInfo {
+	info := catalog.RangeInfo{ID: int64(d.RangeID), Start: d.Start, End: d.End, Generation: d.Generation}
+	ctx, cancel := context.WithTimeout(ctx, leaseWait)
+	defer cancel()
+	br, err := c.n.Sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{&kv.LeaseInfoRequest{Key: d.Start}}})
+	if err == nil {
+		if r, ok := br.Responses[0].(*kv.LeaseInfoResponse); ok && r.Desc.RangeID == d.RangeID {
+			d = &r.Desc
+			info.Leaseholder, info.Bytes, info.Generation = int32(r.Leaseholder), r.Bytes, d.Generation
+		}
+	}
+	for _, r := range d.Replicas {
+		zone := ""
+		if n, ok := c.n.Directory.Get(r.Node); ok {
+			zone = n.Zone
+		}
+		info.Replicas = append(info.Replicas, catalog.RangeReplica{Node: int32(r.Node), ID: int64(r.Replica), Voter: r.Type == kv.Voter, Zone: zone})
+	}
+	return info
+}
+
+// descriptors reads the meta range.
+func (c *clusterInfo) descriptors(ctx context.Context) ([]kv.RangeDescriptor, error) {
+	span := keys.Span{Key: keys.MetaMin, EndKey: keys.MetaMax}
+	var out []kv.RangeDescriptor
+	for {
+		br, err := c.n.Sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{&kv.ScanRequest{Span: span}}})
+		if err != nil {
+			return nil, err
+		}
+		r, ok := br.Responses[0].(*kv.ScanResponse)
+		if !ok {
+			return nil, fmt.Errorf("scan of the meta range answered %T", br.Responses[0])
+		}
+		for _, row := range r.Rows {
+			d, err := kv.DecodeRangeDescriptor(row.Value)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, d)
+		}
+		if r.ResumeSpan == nil {
+			return out, nil
+		}
+		span = *r.ResumeSpan
+	}
+}
+
+// Nodes implements catalog.ClusterInfo.
+func (c *clusterInfo) Nodes(ctx context.Context) ([]catalog.NodeInfo, error) {
+	ranges, err := c.Ranges(ctx)
+	if err != nil {
+		return nil, err
+	}
+	replicas, leases := map[int32]int{}, map[int32]int{}
+	bytes := map[int32]int64{}
+	for _, r := range ranges {
+		leases[r.Leaseholder]++
+		for _, rep := range r.Replicas {
+			replicas[rep.Node]++
+			bytes[rep.Node] += r.Bytes
+		}
+	}
+	var out []catalog.NodeInfo
+	for _, d := range c.n.Directory.All() {
+		id := int32(d.ID)
+		info := catalog.NodeInfo{ID: id, Region: d.Region, Zone: d.Zone, Address: d.Addr, SQLAddr: d.SQLAddr, Live: c.live(d),
+			Replicas: replicas[id], Leases: leases[id], Bytes: bytes[id], Boot: int64(c.n.Agent.Boot(d.ID))}
+		info.Status = nodeStatus(d, info.Live)
+		if d.ID == c.n.Identity.Node {
+			info.Boot, info.Started, info.Version = int64(c.n.Boot), c.started, c.version
+		}
+		out = append(out, info)
+	}
+	return out, nil
+}
+
+func (c *clusterInfo) live(d cluster.NodeInfo) bool {
+	return d.ID == c.n.Identity.Node || c.n.Agent.Live(d.ID)
+}
+
+func nodeStatus(d cluster.NodeInfo, live bool) string {
+	switch {
+	case d.State != cluster.Live:
+		return d.State.String()
+	case live:
+		return "live"
+	}
+	return "down"
+}
+
+// Zones implements catalog.ClusterInfo.
+func (c *clusterInfo) Zones(ctx context.Context) ([]catalog.ZoneInfo, error) {
+	nodes, err := c.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	by := map[[2]string]*catalog.ZoneInfo{}
+	for _, n := range nodes {
+		if n.Status == cluster.Decommissioned.String() {
+			continue
+		}
+		k := [2]string{n.Region, n.Zone}
+		z := by[k]
+		if z == nil {
+			z = &catalog.ZoneInfo{Region: n.Region, Zone: n.Zone}
+			by[k] = z
+		}
+		z.Nodes++
+		z.Replicas += n.Replicas
+		z.Leases += n.Leases
+		if n.Live {
+			z.Live++
+		}
+	}
+	var out []catalog.ZoneInfo
+	for _, z := range by {
+		switch z.Live {
+		case z.Nodes:
+			z.Status = "healthy"
+		case 0:
+			z.Status = "down"
+		default:
+			z.Status = "degraded"
+		}
+		out = append(out, *z)
+	}
+	sort.Slice(out, func(i, j int) bool {
+		return out[i].Region < out[j].Region || (out[i].Region == out[j].Region && out[i].Zone < out[j].Zone)
+	})
+	return out, nil
+}

@@ -1,0 +1,193 @@
+// Package server wires a node together and runs it: network, store, transactions, SQL,
+// HTTP. It holds no logic of its own: package host is the node below SQL.
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Config is everything that `atoll start` decides. Zero fields get defaults.
+type Config struct {
+	StoreDir string
+	Region   string
+	Zone     string
+
+	Listen, Advertise         string // between nodes
+	SQLListen, SQLAdvertise   string
+	HTTPListen, HTTPAdvertise string
+	Join                      []string
+
+	CertsDir string // ca.crt, node.crt, node.key
+	Insecure bool
+
+	// CacheBytes is the block cache of the state engine.
+	CacheBytes int64
+	// MaxOffset bounds the clocks of any two nodes (SAFETY S1).
+	MaxOffset time.Duration
+	// Support is how long a node's promise to another lasts: what a failover costs.
+	Support time.Duration
+	// ReserveBytes is the free disk space below which new writes are refused (53100).
+	ReserveBytes int64
+	// RangeMaxBytes is the size at which a range splits.
+	RangeMaxBytes int64
+	// GCTTL is how long old versions are kept.
+	GCTTL time.Duration
+	// DeadAfter is how long a node is away before its replicas are made anew elsewhere in its zone.
+	DeadAfter time.Duration
+
+	MaxConnections int
+	QueryMemory    int64
+	ShutdownGrace  time.Duration
+
+	// FaultInjection offers POST /debug/faults/isolate: for demos and tests only.
+	FaultInjection bool
+
+	Log *slog.Logger
+}
+
+// EnsureDefaults fills the fields that are zero.
+func (c *Config) EnsureDefaults() {
+	setDefault(&c.Region, "default")
+	setDefault(&c.Listen, "127.0.0.1:26357")
+	setDefault(&c.SQLListen, "127.0.0.1:26257")
+	setDefault(&c.HTTPListen, "127.0.0.1:8080")
+	setDefault(&c.Advertise, c.Listen)
+	setDefault(&c.SQLAdvertise, c.SQLListen)
+	setDefault(&c.HTTPAdvertise, c.HTTPListen)
+	setDefault(&c.CacheBytes, 256<<20)
+	setDefault(&c.MaxOffset, 250*time.Millisecond)
+	setDefault(&c.Support, 500*time.Millisecond)
+	setDefault(&c.ReserveBytes, 256<<20)
+	setDefault(&c.RangeMaxBytes, 512<<20)
+	setDefault(&c.GCTTL, 10*time.Minute)
+	setDefault(&c.DeadAfter, 5*time.Minute)
+	setDefault(&c.MaxConnections, 1000)
+	setDefault(&c.QueryMemory, 256<<20)
+	setDefault(&c.ShutdownGrace, 10*time.Second)
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// ParseLocality reads region=R,zone=Z.
+func ParseLocality(s string) (region, zone string, err error) {
+	for _, part := range strings.Split(s, ",") {
+		k, v, ok := strings.Cut(part, "=")
+		if !ok || v == "" || strings.ContainsAny(v, "= /") {
+			return "", "", fmt.Errorf("--locality %q: %q is not key=value; write region=R,zone=Z", s, part)
+		}
+		switch {
+		case k == "region" && region == "":
+			region = v
+		case k == "zone" && zone == "":
+			zone = v
+		case k == "region" || k == "zone":
+			return "", "", fmt.Errorf("--locality %q: %s is given twice", s, k)
+		default:
+			return "", "", fmt.Errorf("--locality %q: unknown tier %q; the tiers are region and zone", s, k)
+		}
+	}
+	if zone == "" {
+		return "", "", fmt.Errorf("--locality %q: the zone is missing; write region=R,zone=Z", s)
+	}
+	if region == "" {
+		region = "default"
+	}
+	return region, zone, nil
+}
+
+// Validate lists every fault at once.
+func (c *Config) Validate() error {
+	var faults []error
+	add := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if c.StoreDir == "" {
+		add("--store is empty: name the folder of this node's data")
+	}
+	if c.Zone == "" {
+		add("--locality has no zone: write region=R,zone=Z")
+	}
+	for _, a := range []struct{ flag, addr string }{
+		{"--listen", c.Listen}, {"--advertise", c.Advertise}, {"--sql-listen", c.SQLListen}, {"--http-listen", c.HTTPListen},
+	} {
+		if _, port, err := net.SplitHostPort(a.addr); err != nil || port == "" {
+			add("%s %q is not host:port", a.flag, a.addr)
+		}
+	}
+	for _, j := range c.Join {
+		if _, _, err := net.SplitHostPort(j); err != nil {
+			add("--join: %q is not host:port", j)
+		}
+	}
+	if len(c.Join) == 0 {
+		add("--join is empty: name the addresses of a few nodes (this one's own may be among them)")
+	}
+	if (c.CertsDir == "") != c.Insecure {
+		add("give exactly one of --certs and --insecure")
+	}
+	if c.Insecure && !c.FaultInjection {
+		for _, a := range []string{c.Listen, c.SQLListen} {
+			if !loopback(a) {
+				c.Log.Warn("--insecure on an address that others can reach: anybody who can connect is superuser", "addr", a)
+			}
+		}
+	}
+	if c.FaultInjection && !c.Insecure {
+		add("--fault-injection is for demos and tests: it needs --insecure")
+	}
+	if c.MaxOffset < time.Millisecond || c.MaxOffset > 10*time.Second {
+		add("--max-offset is %s; it must lie between 1ms and 10s, and be the same on every node", c.MaxOffset)
+	}
+	if c.Support < 100*time.Millisecond || c.Support > 10*time.Second {
+		add("--support is %s; it must lie between 100ms and 10s", c.Support)
+	}
+	if c.CacheBytes < 1<<20 {
+		add("--cache is %d bytes; at least 1 MiB is needed", c.CacheBytes)
+	}
+	if c.ReserveBytes < 0 {
+		add("--disk-reserve is %d bytes; it can't be negative", c.ReserveBytes)
+	}
+	if c.RangeMaxBytes < 1<<20 {
+		add("--range-max-bytes is %d; at least 1 MiB is needed", c.RangeMaxBytes)
+	}
+	if c.GCTTL < time.Second {
+		add("--gc-ttl is %s; at least 1s is needed", c.GCTTL)
+	}
+	if c.MaxConnections < 1 {
+		add("--max-connections is %d; it must be positive", c.MaxConnections)
+	}
+	return errors.Join(faults...)
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+// LogEffective prints the values that are in force.
+func (c *Config) LogEffective() {
+	c.Log.Info("configuration", "store", c.StoreDir, "region", c.Region, "zone", c.Zone, "listen", c.Listen, "advertise", c.Advertise,
+		"sql_listen", c.SQLListen, "http_listen", c.HTTPListen, "join", c.Join, "certs", c.CertsDir, "insecure", c.Insecure,
+		"cache", c.CacheBytes, "max_offset", c.MaxOffset, "support", c.Support, "disk_reserve", c.ReserveBytes,
+		"range_max_bytes", c.RangeMaxBytes, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "max_connections", c.MaxConnections,
+		"query_memory", c.QueryMemory, "fault_injection", c.FaultInjection)
+}
+
+func (c *Config) stateDir() string { return filepath.Join(c.StoreDir, "state") }
+func (c *Config) logDir() string   { return filepath.Join(c.StoreDir, "log") }

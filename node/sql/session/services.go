@@ -1,0 +1,133 @@
+package session
+
+import (
+	"context"
+
+	"github.com/jackc/pgerrcode"
+
+	"github.com/atolldb/atoll/node/pgwire"
+	"github.com/atolldb/atoll/node/sql/builtins"
+	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/ddl"
+	"github.com/atolldb/atoll/node/sql/exec/rowio"
+	"github.com/atolldb/atoll/node/sql/parser"
+	"github.com/atolldb/atoll/node/sql/parser/ast"
+	"github.com/atolldb/atoll/node/sql/pgerror"
+	"github.com/atolldb/atoll/node/sql/plan/bind"
+	"github.com/atolldb/atoll/node/sql/types"
+	"github.com/atolldb/atoll/node/txn"
+)
+
+// sequenceValues answers nextval and its like.
+func (s *Session) sequenceValues() builtins.Sequences {
+	if s.seq == nil {
+		s.seq = &ddl.Sequences{Session: definer{s: s}}
+	}
+	return s.seq
+}
+
+// resolveType resolves a type name of PREPARE.
+func (s *Session) resolveType(_ context.Context, n *ast.TypeName) (types.OID, error) {
+	oid, _, err := bind.TypeName(n)
+	return oid, err
+}
+
+// Bootstrap makes what a new cluster's catalog has; it does nothing in a cluster that has it.
+func (e *Engine) Bootstrap(ctx context.Context) error {
+	return catalog.EnsureBootstrap(ctx, e.cfg.CatalogDB)
+}
+
+// Credential implements pgwire.Authenticator: the role's SCRAM verifier.
+func (e *Engine) Credential(ctx context.Context, user, _ string, _ bool) (pgwire.Credential, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	var cred pgwire.Credential
+	t := e.cfg.DB.NewTxn(txn.Options{ReadOnly: true, Name: "authentication"})
+	defer func() { _ = t.Rollback(ctx) }()
+	view := e.cfg.Catalog.NewCollection(catalogTxn{t})
+	defer view.Finish(ctx, false)
+	role, err := view.ResolveRole(ctx, user)
+	if role == nil || err != nil {
+		return cred, ignoreMissing(err)
+	}
+	cred.Verifier = role.Verifier
+	return cred, nil
+}
+
+// ignoreMissing lets the exchange fail at its end for a role that does not exist.
+func ignoreMissing(err error) error {
+	if pe, ok := err.(*pgerror.Error); ok && pe.Code == pgerrcode.UndefinedObject {
+		return nil
+	}
+	return err
+}
+
+// atollCommand runs one of Atoll's own statements.
+func (s *Session) atollCommand(st *parser.Statement) *command {
+	n, ok := st.Atoll.(*parser.SplitAt)
+	if !ok {
+		return unsupported("this statement is not supported")
+	}
+	return &command{catalog: true, alone: "ALTER TABLE ... SPLIT AT", run: func(ctx context.Context, _ pgwire.RowWriter) (string, error) {
+		return "ALTER TABLE", s.splitAt(ctx, st, n)
+	}}
+}
+
+// splitAt makes range boundaries at rows of a table's primary index.
+func (s *Session) splitAt(ctx context.Context, st *parser.Statement, n *parser.SplitAt) error {
+	if s.eng.cfg.Admin == nil {
+		return pgerror.New(pgerrcode.FeatureNotSupported, "this node can't split ranges")
+	}
+	if err := s.loadRole(ctx); err != nil {
+		return err
+	}
+	view := s.catalogView()
+	t, err := view.ResolveTable(ctx, s.catalogPath(), n.Relation.Schemaname, n.Relation.Relname, st.Position(n.Relation.Location))
+	if err != nil {
+		return err
+	}
+	if err := view.CheckOwner(ctx, s.roleID, t); err != nil {
+		return err
+	}
+	ix := &t.Primary
+	if n.Index != "" {
+		if ix = t.IndexByName(n.Index); ix == nil {
+			return pgerror.New(pgerrcode.UndefinedObject, "index %q of table %q does not exist", n.Index, t.Name)
+		}
+	}
+	for _, row := range n.Rows {
+		key, err := s.splitKey(ctx, t, ix, row)
+		if err != nil {
+			return err
+		}
+		if err := s.eng.cfg.Admin.SplitAt(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// splitKey encodes the values of a prefix of an index's key.
+func (s *Session) splitKey(ctx context.Context, t *catalog.Table, ix *catalog.Index, row []*ast.Node) ([]byte, error) {
+	cols := t.KeyColumns(ix)
+	if len(row) == 0 || len(row) > len(cols) {
+		return nil, pgerror.New(pgerrcode.SyntaxError, "SPLIT AT has %d values, the key of %q has %d columns", len(row), ix.Name, len(cols)).
+			WithHint("Give values for the key's first columns.")
+	}
+	codec, err := rowio.For(t)
+	if err != nil {
+		return nil, err
+	}
+	ic := codec.Index(ix)
+	key := append([]byte(nil), ic.Prefix()...)
+	for i, e := range row {
+		v, err := s.evalConstant(ctx, e, t.ColumnByID(cols[i].Column).Type.OID)
+		if err != nil {
+			return nil, err
+		}
+		if key, err = ic.AppendKeyValue(key, i, v); err != nil {
+			return nil, err
+		}
+	}
+	return key, nil
+}
