@@ -189,6 +189,7 @@ func (p *process) run(ctx context.Context) {
 		Self:  cluster.NodeInfo{Addr: n.addr, Zone: n.zone},
 		Clock: hlc.NewClock(n.machine.wall, maxOffset), Time: n.machine,
 		Support: s.shape.support, Planted: s.opts.Plant.Raftnet, Log: log,
+		PlantUnsyncedLog: s.opts.Plant.UnsyncedLog, PlantSkipRefresh: s.opts.Plant.SkipRefresh,
 		Listen: func(func(keys.NodeID) (string, bool), raftnet.BootRegistry) (host.Network, error) {
 			e := s.net.Listen(n.addr)
 			p.net.Store(e)
@@ -218,6 +219,7 @@ func (p *process) run(ctx context.Context) {
 
 func (s *sim) tune(c *store.Config) {
 	c.Voters, c.DeadAfter = s.shape.voters, s.shape.deadAfter
+	c.PlantNoSupportCheck, c.PlantSkipTermCheck = s.opts.Plant.NoSupportCheck, s.opts.Plant.SkipTermCheck
 	c.Interval = 500 * time.Millisecond
 }
 

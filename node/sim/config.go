@@ -24,7 +24,11 @@ type Options struct {
 
 // Plant is a set of deliberate bugs.
 type Plant struct {
-	Raftnet raftnet.Planted
+	Raftnet        raftnet.Planted
+	UnsyncedLog    bool // StoreLogs returns early (S15)
+	SkipRefresh    bool // S8
+	NoSupportCheck bool // S2 b
+	SkipTermCheck  bool // S5
 }
 
 // shape is what a seed decides about a cluster before it starts.

@@ -40,6 +40,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer takes the engine's metrics; none are kept if nil.
 	Registerer prometheus.Registerer
+	// PlantUnsyncedLog is a bug that the simulator plants: StoreLogs returns before its entries
+	// are synced (breaks S15). A real node never sets it.
+	PlantUnsyncedLog bool
 }
 
 func (o Options) withDefaults(kind string) (Options, error) {

@@ -182,7 +182,7 @@ func (r *RaftLog) StoreLogs(entries []*raft.Log) error {
 			return err
 		}
 	}
-	if err := r.l.commit(b, true); err != nil {
+	if err := r.l.commit(b, !r.l.opts.PlantUnsyncedLog); err != nil {
 		return err
 	}
 	r.mu.Lock()

@@ -61,6 +61,8 @@ type Config struct {
 	// PlantSkipTermCheck is a bug that the simulator plants (breaks S5). A real node never
 	// sets it.
 	PlantSkipTermCheck bool
+	// PlantNoSupportCheck is another one (breaks S2 b).
+	PlantNoSupportCheck bool
 }
 
 func (c *Config) ensureDefaults() {

@@ -24,6 +24,8 @@ type EngineOptions struct {
 	OnFatal    func(error)
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	// PlantUnsyncedLog is a bug that the simulator plants; see storage.Options.
+	PlantUnsyncedLog bool
 }
 
 // OpenEngines opens or creates the engines in Dir/log and Dir/state.
@@ -32,7 +34,7 @@ func OpenEngines(o EngineOptions) (*Engines, error) {
 	if fs == nil {
 		fs = storage.DiskFS()
 	}
-	opts := storage.Options{FS: o.FS, Small: o.Small, OnFatal: o.OnFatal, Logger: o.Logger, Registerer: o.Registerer}
+	opts := storage.Options{FS: o.FS, Small: o.Small, OnFatal: o.OnFatal, Logger: o.Logger, Registerer: o.Registerer, PlantUnsyncedLog: o.PlantUnsyncedLog}
 	opts.Dir = fs.PathJoin(o.Dir, "log")
 	log, err := storage.OpenLog(opts)
 	if err != nil {

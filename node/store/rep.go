@@ -138,7 +138,7 @@ func (r *rep) initialize(st *group.State) {
 	rr := replica.New(replica.Config{
 		Desc: st.Desc, Node: r.s.cfg.Node, Group: r, Engine: r.s.state, Clock: r.s.cfg.Clock,
 		Sender: &r.s.sender, Admin: r.s, Pushdown: r.s.cfg.Pushdown, GCThreshold: st.GCThreshold,
-		Admit: r.s.admit, Metrics: r.s.replMet, Limits: r.s.cfg.Limits,
+		Admit: r.s.admit, Metrics: r.s.replMet, Limits: r.s.cfg.Limits, PlantNoSupportCheck: r.s.cfg.PlantNoSupportCheck,
 	})
 	rr.InheritSplit(r.inherited)
 	r.inherited = nil

@@ -65,19 +65,23 @@ type Config struct {
 	Clock  *hlc.Clock
 	// BufferLimit, if not 0, replaces the default (tests).
 	BufferLimit int
-	Registerer  prometheus.Registerer
-	Logger      *slog.Logger
+	// PlantSkipRefresh is a bug that the simulator plants: timestamps move without a look at
+	// what was read (breaks S8). A real node never sets it.
+	PlantSkipRefresh bool
+	Registerer       prometheus.Registerer
+	Logger           *slog.Logger
 }
 
 // DB makes transactions. It is safe for concurrent use.
 type DB struct {
-	sender kv.Sender
-	bounds rangeBounds
-	clock  *hlc.Clock
-	limit  int
-	log    *slog.Logger
-	met    metrics
-	hb     heartbeats
+	sender           kv.Sender
+	bounds           rangeBounds
+	clock            *hlc.Clock
+	limit            int
+	plantSkipRefresh bool
+	log              *slog.Logger
+	met              metrics
+	hb               heartbeats
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -94,7 +98,7 @@ func NewDB(cfg Config) *DB {
 	if cfg.Sender == nil || cfg.Clock == nil {
 		panic("txn: Config.Sender and Config.Clock are required")
 	}
-	db := &DB{sender: cfg.Sender, clock: cfg.Clock, limit: cfg.BufferLimit, log: cfg.Logger}
+	db := &DB{sender: cfg.Sender, clock: cfg.Clock, limit: cfg.BufferLimit, plantSkipRefresh: cfg.PlantSkipRefresh, log: cfg.Logger}
 	db.bounds, _ = cfg.Sender.(rangeBounds)
 	if db.limit <= 0 {
 		db.limit = BufferLimit
