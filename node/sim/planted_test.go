@@ -1,0 +1,52 @@
+package sim
+
+import (
+	"testing"
+
+	"github.com/atolldb/atoll/node/raftnet"
+)
+
+// bites runs seeds with a planted bug until the checkers find it.
+func bites(t *testing.T, seeds int, plant Plant) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("planted bugs take many seeds")
+	}
+	for seed := *firstFlag; seed < *firstFlag+uint64(seeds); seed++ {
+		r := simulate(t, Options{Seed: seed, Plant: plant})
+		if len(r.Faults) > 0 {
+			t.Logf("found by seed %d: %v", seed, r.Faults[0])
+			return
+		}
+	}
+	t.Fatalf("%d seeds did not find the planted bug %+v", seeds, plant)
+}
+
+// The log's entries are acknowledged before they are synced (S15).
+func TestPlantedUnsyncedLog(t *testing.T) { bites(t, 40, Plant{UnsyncedLog: true}) }
+
+// Timestamps move without a refresh of what was read (S8).
+func TestPlantedSkippedRefresh(t *testing.T) { bites(t, 40, Plant{SkipRefresh: true}) }
+
+// A leader serves without the support of a quorum (S2 b).
+func TestPlantedNoSupportCheck(t *testing.T) { bites(t, 40, Plant{NoSupportCheck: true}) }
+
+// Commands are applied in another term than they were evaluated in (S5).
+func TestPlantedSkippedTermCheck(t *testing.T) { bites(t, 40, Plant{SkipTermCheck: true}) }
+
+// The rules of leases (S3, raft.md rules 3, 5 and 7).
+func TestPlantedNoRestartWait(t *testing.T) {
+	bites(t, 40, Plant{Raftnet: raftnet.PlantNoRestartWait})
+}
+
+func TestPlantedNoOutgoingGuard(t *testing.T) {
+	bites(t, 40, Plant{Raftnet: raftnet.PlantNoOutgoingGuard})
+}
+
+func TestPlantedNoIncomingGuard(t *testing.T) {
+	bites(t, 40, Plant{Raftnet: raftnet.PlantNoIncomingGuard})
+}
+
+func TestPlantedNoEpochMatch(t *testing.T) {
+	bites(t, 40, Plant{Raftnet: raftnet.PlantNoEpochMatch})
+}
