@@ -92,7 +92,7 @@ func definitionFuncs(r *registry) {
 	def(TriggerDef, "pg_get_triggerdef", "pg_get_triggerdef_ext")
 	def(RuleDef, "pg_get_ruledef", "pg_get_ruledef_ext")
 	def(PartKeyDef, "pg_get_partkeydef")
-	def(StatisticsDef, "pg_get_statisticsobjdef")
+	def(StatisticsDef, "pg_get_statisticsobjdef", "pg_get_statisticsobjdef_columns")
 	// Expressions are stored as their text.
 	r.fn(func(_ *EvalContext, a []types.Datum) (types.Datum, error) { return a[0], nil }, "pg_get_expr", "pg_get_expr_ext")
 	r.fn(withCatalog(func(ctx *EvalContext, c Catalog, a []types.Datum) (types.Datum, error) {

@@ -80,6 +80,14 @@ func TestDecodeFaults(t *testing.T) {
 	var pe *pgerror.Error
 	require.ErrorAs(t, err, &pe)
 	require.Equal(t, "22P04", pe.Code)
+	// A binary COPY may end without its trailer, but not inside a row.
+	binaryRow := append(append([]byte(nil), binarySignature...), 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 'x')
+	require.Equal(t, [][]string{{"x"}}, readAll(t, NewOptions(Binary), binaryRow, 3))
+	for _, keep := range []int{len(binaryRow) - 1, len(binaryRow) - 5, len(binaryRow) - 6} {
+		_, err = NewDecoder(NewOptions(Binary), chunks(binaryRow[:keep], 3)).Next()
+		require.ErrorAs(t, err, &pe, "%d bytes", keep)
+		require.Equal(t, "22P04", pe.Code)
+	}
 	_, err = NewDecoder(NewOptions(Binary), chunks([]byte("not a signature at all"), 5)).Next()
 	require.ErrorAs(t, err, &pe)
 	require.Equal(t, "22P04", pe.Code)

@@ -326,8 +326,12 @@ func (d *Decoder) nextBinary() ([]Field, error) {
 		}
 	}
 	b, err := d.need(2)
+	if errors.Is(err, io.EOF) && d.pos == len(d.buf) { // CopyDone without a trailer, as pgx sends it
+		d.ended = true
+		return nil, io.EOF
+	}
 	if err != nil {
-		return nil, d.fault("unexpected EOF in COPY data")
+		return nil, d.cut(err)
 	}
 	d.line++
 	count := int16(binary.BigEndian.Uint16(b))
@@ -350,7 +354,7 @@ func (d *Decoder) nextBinary() ([]Field, error) {
 func (d *Decoder) binaryField() error {
 	b, err := d.need(4)
 	if err != nil {
-		return d.fault("unexpected EOF in COPY data")
+		return d.cut(err)
 	}
 	n := int32(binary.BigEndian.Uint32(b))
 	switch {
@@ -361,9 +365,17 @@ func (d *Decoder) binaryField() error {
 	}
 	b, err = d.need(int(n))
 	if err != nil {
-		return d.fault("unexpected EOF in COPY data")
+		return d.cut(err)
 	}
 	return d.add(Field{Data: append([]byte(nil), b...)})
+}
+
+// cut is the error of a row that ends in its middle; what the client said goes first.
+func (d *Decoder) cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		return d.fault("unexpected EOF in COPY data")
+	}
+	return err
 }
 
 func (d *Decoder) binaryHeader() error {
