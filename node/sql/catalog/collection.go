@@ -245,11 +245,16 @@ func (c *Collection) NewIDs(ctx context.Context, n int) (ID, error) {
 	return ID(first), nil
 }
 
-// condition returns what a write of key depends on. It is what the transaction's first
-// locking read of the key saw: later ones may see its own write.
+// condition returns what a write of key depends on (SAFETY S26): what the transaction's
+// first locking read of it saw.
 func (c *Collection) condition(key keys.Key, r kv.GetResponse) kv.Condition {
-	if cond, ok := c.conds[string(key)]; ok {
-		return cond
+	if r.Version.IsEmpty() {
+		if r.Exists {
+			return blind // over its own write, which has a condition
+		}
+		if cond, ok := c.conds[string(key)]; ok {
+			return cond // absent by its own deletion
+		}
 	}
 	if c.conds == nil {
 		c.conds = map[string]kv.Condition{}

@@ -172,7 +172,7 @@ func argumentList(d types.Datum) string {
 
 // ObjectOID implements types.NameResolver.
 func (f *Functions) ObjectOID(reg types.OID, name string) (types.OID, error) {
-	if n, err := strconv.ParseUint(name, 10, 32); err == nil {
+	if n, err := strconv.ParseUint(name, 10, 32); err == nil && reg != types.OIDOID {
 		return types.OID(n), nil
 	}
 	parts, err := SplitName(name)
@@ -180,6 +180,9 @@ func (f *Functions) ObjectOID(reg types.OID, name string) (types.OID, error) {
 		return 0, err
 	}
 	last := parts[len(parts)-1]
+	if reg == types.OIDOID { // a database, in builtins' convention
+		return f.database(last)
+	}
 	schema := ""
 	if len(parts) > 1 {
 		schema = parts[len(parts)-2]
@@ -219,6 +222,17 @@ func (f *Functions) ObjectOID(reg types.OID, name string) (types.OID, error) {
 		return regtype(name, last, schema)
 	}
 	return regStatic(reg, name, last, schema)
+}
+
+func (f *Functions) database(name string) (types.OID, error) {
+	d, err := f.Query.Catalog.ResolveDatabase(f.Ctx, name)
+	if err == nil && d == nil {
+		err = pgerror.New(pgerrcode.InvalidCatalogName, "database %q does not exist", name)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return types.OID(d.ID), nil
 }
 
 // regtype resolves a type as the regtype input does: SQL names, modifiers and [] included.

@@ -231,8 +231,11 @@ func (t *Txn) Delete(_ context.Context, key keys.Key, cond kv.Condition) error {
 }
 
 func (t *Txn) write(key keys.Key, value []byte, cond kv.Condition) error {
-	if w, ok := t.writes[string(key)]; ok && w.cond.Check {
-		cond = w.cond
+	if w, ok := t.writes[string(key)]; ok {
+		if cond.MustBeAbsent && w.value != nil {
+			return ErrExists
+		}
+		cond = w.cond // the first write's holds, as in package txn
 	}
 	t.writes[string(key)] = write{value, cond}
 	return nil
