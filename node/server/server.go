@@ -158,7 +158,7 @@ func (s *Server) nodeConfig() host.Config {
 		Dir: c.StoreDir, CacheBytes: c.CacheBytes, Listen: s.listen, Join: c.Join,
 		Self:  cluster.NodeInfo{Addr: c.Advertise, SQLAddr: c.SQLAdvertise, HTTPAddr: c.HTTPAdvertise, Region: c.Region, Zone: c.Zone},
 		Clock: hlc.NewClock(time.Now, c.MaxOffset), Time: hlc.SystemTime(), Support: c.Support,
-		OldestRead: s.oldestRead,
+		OldestRead: s.oldestRead, Pushdown: filters{},
 		Tune: func(sc *store.Config) {
 			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.DeadAfter = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.DeadAfter
 		},
