@@ -197,8 +197,7 @@ func stringCasts(r *registry) {
 	}, "text_name")
 	r.fn(func(_ *EvalContext, a []types.Datum) (types.Datum, error) { return a[0], nil }, "name_text", "name_bpchar", "char_text", "char_bpchar")
 	r.fn(func(_ *EvalContext, a []types.Datum) (types.Datum, error) {
-		s := a[0].Str()
-		return types.NewString(s[:min(1, len(s))]), nil
+		return types.ParseText(types.OIDChar, -1, a[0].Str(), nil)
 	}, "text_char")
 	r.fn(func(_ *EvalContext, a []types.Datum) (types.Datum, error) {
 		if s := a[0].Str(); s != "" {
@@ -208,7 +207,7 @@ func stringCasts(r *registry) {
 	}, "chartoi4")
 	r.fn(func(_ *EvalContext, a []types.Datum) (types.Datum, error) {
 		v := a[0].Int()
-		if v < -128 || v > 127 {
+		if v < 0 || v > 127 { // PostgreSQL goes down to -128, to bytes that are no characters in UTF-8
 			return types.Null, pgerror.New(pgerrcode.NumericValueOutOfRange, "\"char\" out of range")
 		}
 		if v == 0 {

@@ -57,7 +57,11 @@ func appendAsJSON(dst []byte, oid types.OID, d types.Datum, ctx *EvalContext) []
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = append(types.AppendJSONString(dst, "f"+strconv.Itoa(i+1)), ':')
+			name := "f" + strconv.Itoa(i+1)
+			if i < len(rec.Names) {
+				name = rec.Names[i]
+			}
+			dst = append(types.AppendJSONString(dst, name), ':')
 			dst = appendAsJSON(dst, rec.Types[i], v, ctx)
 		}
 		return append(dst, '}')

@@ -159,7 +159,7 @@ func ParseBinary(oid OID, typmod int32, b []byte, env *Env) (Datum, error) {
 			if b[0] == 0 {
 				return NewString(""), nil
 			}
-			return NewString(string(b)), nil
+			return ParseText(oid, typmod, string(b), env)
 		}
 	case OIDText, OIDVarChar, OIDBPChar, OIDUnknown, OIDName, OIDCString, OIDRefCursor, OIDJSON, OIDXML:
 		return ParseText(oid, typmod, string(b), env)
@@ -246,7 +246,7 @@ func parseOtherBinary(oid OID, typmod int32, b []byte, env *Env) (Datum, error) 
 		}
 		return NewInt(int64(be.Uint32(b))), nil
 	case oid == OIDXID8:
-		if len(b) != 8 {
+		if len(b) != 8 || b[0] >= 0x80 { // half of xid8's range is more than enough
 			return Null, errBinary(oid)
 		}
 		return NewInt(int64(be.Uint64(b))), nil

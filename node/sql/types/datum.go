@@ -63,6 +63,7 @@ type ArrayDim struct{ Len, Lower int32 }
 type Record struct {
 	Types  []OID
 	Values []Datum
+	Names  []string // of the fields, for row_to_json; nil: f1, f2 ...
 }
 
 // OID is a PostgreSQL object identifier.

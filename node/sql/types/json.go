@@ -43,11 +43,15 @@ type JSONField struct {
 
 const maxJSONDepth = 6400 // far below what a goroutine's stack holds
 
+// maxJSONDigits bounds what the numbers of one value may add to its text's own length.
+const maxJSONDigits = 16 << 20
+
 type jsonParser struct {
-	s     string
-	pos   int
-	depth int
-	check bool // only check: build nothing
+	s      string
+	pos    int
+	depth  int
+	digits int
+	check  bool // only check: build nothing
 }
 
 func (p *jsonParser) fail(format string, args ...any) error {
@@ -245,7 +249,14 @@ func (p *jsonParser) number() (*JSON, error) {
 		return &JSON{Kind: JSONNumber}, nil
 	}
 	d, err := ParseNumeric(tok)
-	return &JSON{Kind: JSONNumber, Num: d}, err
+	if err != nil {
+		return nil, err
+	}
+	// 1e131071 is eight bytes here and 131072 digits in the value.
+	if p.digits += int(d.NumDigits()) - int(d.Exponent); p.digits > maxJSONDigits+len(p.s) {
+		return nil, pgerror.New(pgerrcode.ProgramLimitExceeded, "the numbers of a jsonb value have more than %d digits", maxJSONDigits)
+	}
+	return &JSON{Kind: JSONNumber, Num: d}, nil
 }
 
 func (p *jsonParser) str() (string, error) {

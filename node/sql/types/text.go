@@ -214,9 +214,17 @@ func parseStringType(oid OID, typmod int32, s string) (Datum, error) {
 		if s == "" {
 			return NewString(""), nil
 		}
+		if s[0] >= 0x80 { // half a character, which no text may hold
+			return Null, pgerror.New(pgerrcode.CharacterNotInRepertoire, "character \"%s\" does not fit type \"char\"", firstRune(s))
+		}
 		return NewString(s[:1]), nil
 	}
 	return NewString(s), nil
+}
+
+func firstRune(s string) string {
+	head, _ := runePrefix(s, 1)
+	return head
 }
 
 // coerceChars applies a varchar's or bpchar's length. What is cut off must be blanks, unless
