@@ -146,7 +146,29 @@ func (d *DistSender) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRe
 			binary.LittleEndian.PutUint64(st.commandID[8:], rand.Uint64())
 		}
 	}
-	return d.divide(ctx, ba, &st)
+	br, err := d.divide(ctx, ba, &st)
+	if err == nil && st.write && ba.Txn == nil {
+		d.commitWait(ctx, br.Timestamp)
+	}
+	return br, err
+}
+
+// commitWait waits until every read that begins now sees a write at ts (SAFETY S1): after a
+// lease moved, writes land ahead of the clock (S4). Transactions wait in their coordinator.
+func (d *DistSender) commitWait(ctx context.Context, ts hlc.Timestamp) {
+	for {
+		ahead := time.Duration(ts.WallNanos - d.cfg.Clock.Now().WallNanos)
+		if ahead <= 0 {
+			return
+		}
+		t := time.NewTimer(ahead)
+		select {
+		case <-t.C:
+		case <-ctx.Done(): // the write stands; nobody waits for the answer any more
+			t.Stop()
+			return
+		}
+	}
 }
 
 // state is what the retries of one batch (or of one piece of it) share.
