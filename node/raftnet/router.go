@@ -28,6 +28,8 @@ const (
 	PlantNoIncomingGuard
 	// PlantNoEpochMatch counts fortifications of earlier epochs (breaks S2 b).
 	PlantNoEpochMatch
+	// PlantDisturb lets Router.Disturb work. It breaks nothing by itself.
+	PlantDisturb
 )
 
 // RouterConfig configures a Router.
@@ -213,6 +215,16 @@ func (r *Router) spawn(f func()) bool {
 		f()
 	}()
 	return true
+}
+
+// Disturb makes raft campaign for a range past all rules, as a stray TimeoutNow would. It is
+// refused unless PlantDisturb is set.
+func (r *Router) Disturb(id keys.RangeID) error {
+	t := r.get(id)
+	if t == nil || !r.planted(PlantDisturb) {
+		return ErrTransportClosed
+	}
+	return t.inject(&raft.TimeoutNowRequest{RPCHeader: header(r.self, t.cfg.Replica)})
 }
 
 func (r *Router) planted(p Planted) bool { return r.cfg.Planted&p != 0 }

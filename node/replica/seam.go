@@ -87,6 +87,9 @@ type Config struct {
 	Admit func(ba *kv.BatchRequest) error
 	// Metrics is shared by all replicas of a node; nil counts nowhere. See NewMetrics.
 	Metrics *Metrics
+	// Pause, if not nil, is called between an evaluation and what follows from it. The simulator
+	// lets time pass there.
+	Pause func()
 	// PlantNoSupportCheck is a bug that the simulator plants: the lease is believed without the
 	// support of a quorum (breaks S2 b). A real node never sets it.
 	PlantNoSupportCheck bool

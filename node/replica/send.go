@@ -340,6 +340,9 @@ func (x *execution) evaluate() (br *kv.BatchResponse, w *concurrency.Waiter, don
 		x.tracked = x.t.closing.enter(x.lowestWrite())
 	}
 	res, err := env.Evaluate(x.ba, x.shape.write)
+	if x.r.cfg.Pause != nil {
+		x.r.cfg.Pause()
+	}
 	var above *eval.AboveReadLimitError
 	if errors.As(err, &above) {
 		x.unlatch()

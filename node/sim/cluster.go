@@ -188,7 +188,7 @@ func (p *process) run(ctx context.Context) {
 		Dir: "/store", FS: p.fs, Small: true, Join: join,
 		Self:  cluster.NodeInfo{Addr: n.addr, Zone: n.zone},
 		Clock: hlc.NewClock(n.machine.wall, maxOffset), Time: n.machine,
-		Support: s.shape.support, Planted: s.opts.Plant.Raftnet, Log: log,
+		Support: s.shape.support, Planted: s.opts.Plant.Raftnet | raftnet.PlantDisturb, Log: log,
 		PlantUnsyncedLog: s.opts.Plant.UnsyncedLog, PlantSkipRefresh: s.opts.Plant.SkipRefresh,
 		Listen: func(func(keys.NodeID) (string, bool), raftnet.BootRegistry) (host.Network, error) {
 			e := s.net.Listen(n.addr)
@@ -217,8 +217,22 @@ func (p *process) run(ctx context.Context) {
 	close(p.ready)
 }
 
+// pause holds a goroutine up now and then, as a scheduler under load does.
+func (s *sim) pause() {
+	s.hist.mu.Lock()
+	hit, d := s.hist.rng.Float64() < s.shape.pauses, time.Duration(s.hist.rng.ExpFloat64()*float64(20*time.Millisecond))
+	if s.hist.rng.IntN(20) == 0 {
+		d *= 20
+	}
+	s.hist.mu.Unlock()
+	if hit {
+		time.Sleep(min(d, 2*time.Second))
+	}
+}
+
 func (s *sim) tune(c *store.Config) {
 	c.Voters, c.DeadAfter = s.shape.voters, s.shape.deadAfter
+	c.Pause = s.pause
 	c.PlantNoSupportCheck, c.PlantSkipTermCheck = s.opts.Plant.NoSupportCheck, s.opts.Plant.SkipTermCheck
 	c.Interval = 500 * time.Millisecond
 }

@@ -42,6 +42,7 @@ type shape struct {
 	deadAfter time.Duration
 	clients   int // per node
 	think     time.Duration
+	pauses    float64       // how often a goroutine is held up
 	faultGap  time.Duration // mean time between faults
 }
 
@@ -55,6 +56,7 @@ func drawShape(rng *rand.Rand) shape {
 		clients:   1 + rng.IntN(3),
 		faultGap:  time.Duration(200+rng.IntN(1200)) * time.Millisecond,
 	}
+	s.pauses = []float64{0, 0.01, 0.05}[rng.IntN(3)]
 	switch rng.IntN(6) {
 	case 0, 1, 2:
 		s.zones, s.voters = []string{"a", "b", "c"}, 3

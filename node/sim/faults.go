@@ -6,6 +6,7 @@ import (
 
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/replica"
 )
 
 // plan is a fault and how it ends; undo may be nil.
@@ -95,7 +96,7 @@ func (s *sim) draw() plan {
 		hold = s.between(time.Millisecond, 400*time.Millisecond) // shorter than support
 	}
 	lost := []int{0, 0, 30, 100}[s.rng.IntN(4)]
-	switch s.rng.IntN(20) {
+	switch s.rng.IntN(24) {
 	case 0, 1, 2:
 		return plan{"kill", func() { a.kill(lost) }, a.start, hold}
 	case 3:
@@ -129,6 +130,13 @@ func (s *sim) draw() plan {
 		return plan{name: "clock step", do: func() { a.machine.step(off) }}
 	case 15, 16:
 		return plan{name: "lease transfer", do: func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: s.someKey(), Target: a.id}) }}
+	case 18, 19:
+		return plan{name: "stray campaign", do: func() { s.disturb(b) }}
+	case 20:
+		k := s.someKey()
+		back := s.between(20*time.Millisecond, 300*time.Millisecond)
+		return plan{"transfer there and back", func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: k, Target: a.id}) },
+			func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: k, Target: b.id}) }, back}
 	case 17:
 		return plan{name: "split", do: func() { s.admin(b, &kv.AdminSplitRequest{SplitKey: s.someKey()}) }}
 	default:
@@ -208,6 +216,20 @@ func (s *sim) someKey() keys.Key {
 	default:
 		return regKey(s.rng.IntN(regKeys))
 	}
+}
+
+// disturb makes a node campaign for one of its ranges, or for all of them.
+func (s *sim) disturb(n *node) {
+	p := n.open()
+	if p == nil {
+		return
+	}
+	only, i := s.rng.IntN(8), 0
+	p.host.Store.Leases(func(id keys.RangeID, l replica.LeaseStatus) {
+		if i++; !l.Valid && (only == 0 || i%8 == only) {
+			s.trace.add("n%d campaigns for range %d: %v", n.id, id, p.host.Router.Disturb(id))
+		}
+	})
 }
 
 // admin sends a request in the background.

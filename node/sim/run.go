@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/atolldb/atoll/node/keys"
@@ -29,6 +30,7 @@ func Run(opts Options) *Report {
 	}
 	s := newSim(opts)
 	s.hist.used, s.hist.usedR, s.hist.stats.Faults = map[int]bool{}, map[int]bool{}, map[string]int{}
+	s.hist.rng = rand.New(rand.NewPCG(opts.Seed, 3))
 	s.run()
 	return &Report{Seed: opts.Seed, Faults: s.faults, Stats: s.hist.stats, Virtual: time.Since(s.trace.start),
 		trace: s.trace, lists: s.hist.lists, regs: s.hist.regs, unnoticed: opts.Unnoticed}

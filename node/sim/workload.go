@@ -45,6 +45,7 @@ var bankSpan = keys.Span{Key: tableKey('b', 0, 0), EndKey: append(keys.TablePref
 // history is what the clients saw.
 type history struct {
 	mu    sync.Mutex
+	rng   *rand.Rand // of pauses
 	lists []check.Txn
 	regs  []check.RegisterOp
 	next  int          // the last value that was written

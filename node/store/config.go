@@ -58,6 +58,9 @@ type Config struct {
 	Interval time.Duration
 	// SnapshotBytesPerSecond paces the snapshots that this node sends. Default 64 MiB.
 	SnapshotBytesPerSecond int64
+	// Pause, if not nil, is called where other goroutines may come in between: after an
+	// evaluation, before a proposal. The simulator lets time pass there.
+	Pause func()
 	// PlantSkipTermCheck is a bug that the simulator plants (breaks S5). A real node never
 	// sets it.
 	PlantSkipTermCheck bool

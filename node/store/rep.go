@@ -138,7 +138,7 @@ func (r *rep) initialize(st *group.State) {
 	rr := replica.New(replica.Config{
 		Desc: st.Desc, Node: r.s.cfg.Node, Group: r, Engine: r.s.state, Clock: r.s.cfg.Clock,
 		Sender: &r.s.sender, Admin: r.s, Pushdown: r.s.cfg.Pushdown, GCThreshold: st.GCThreshold,
-		Admit: r.s.admit, Metrics: r.s.replMet, Limits: r.s.cfg.Limits, PlantNoSupportCheck: r.s.cfg.PlantNoSupportCheck,
+		Admit: r.s.admit, Metrics: r.s.replMet, Limits: r.s.cfg.Limits, Pause: r.s.cfg.Pause, PlantNoSupportCheck: r.s.cfg.PlantNoSupportCheck,
 	})
 	rr.InheritSplit(r.inherited)
 	r.inherited = nil
@@ -191,6 +191,9 @@ func (r *rep) Propose(ctx context.Context, cmd *raftcmd.Command) (replica.Result
 	g := r.group.Load()
 	if g == nil {
 		return replica.Result{}, fmt.Errorf("%w: the replica is starting", replica.ErrRejected)
+	}
+	if r.s.cfg.Pause != nil {
+		r.s.cfg.Pause()
 	}
 	return g.Propose(ctx, cmd)
 }
