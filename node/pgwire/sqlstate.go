@@ -10,6 +10,7 @@ import (
 
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/sql/pgerror"
+	"github.com/atolldb/atoll/node/txn"
 )
 
 // ToPG maps any error to the fields that a client sees. This file is the only place that
@@ -47,6 +48,7 @@ func fromKV(err error) *pgerror.Error {
 		unavailable *kv.UnavailableError
 		tooOld      *kv.WriteTooOldError
 		uncertain   *kv.UncertaintyError
+		tooLarge    *txn.TooLargeError
 		invalid     *kv.InvalidRequestError
 	)
 	switch {
@@ -84,6 +86,9 @@ func fromKV(err error) *pgerror.Error {
 	case errors.As(err, &tooOld), errors.As(err, &uncertain):
 		return pgerror.Wrap(err, pgerrcode.SerializationFailure, "could not serialize access due to concurrent update").
 			WithDetail("%s", err.Error())
+	case errors.As(err, &tooLarge):
+		return pgerror.Wrap(err, pgerrcode.ProgramLimitExceeded, "row is too large: %s", tooLarge.Error()).
+			WithHint("Store large values in parts.")
 	case errors.As(err, &invalid):
 		return pgerror.Wrap(err, pgerrcode.InternalError, "%s", invalid.Error())
 	}

@@ -439,7 +439,7 @@ func TestLargeTransactionIsFlushedInPieces(t *testing.T) {
 		require.Less(t, most, 1<<20)
 		require.Len(t, f.versions, 100)
 		require.Empty(t, f.intents)
-		require.ErrorAs(t, db.NewTxn(Options{}).Put(ctx, keys.Key("x"), make([]byte, 1<<20), kv.Condition{}), new(*kv.InvalidRequestError))
+		require.ErrorAs(t, db.NewTxn(Options{}).Put(ctx, keys.Key("x"), make([]byte, 1<<20), kv.Condition{}), new(*TooLargeError))
 	})
 }
 

@@ -20,6 +20,13 @@ func (t *Txn) Delete(ctx context.Context, key keys.Key, cond kv.Condition) error
 	return t.write(ctx, key, version{delete: true}, cond)
 }
 
+// TooLargeError refuses a key or value that is larger than what a range stores. Nothing was sent.
+type TooLargeError struct{ Key, Value, MaxKey, MaxValue int }
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("a key of %d bytes with a value of %d is too large: keys have up to %d bytes, values up to %d", e.Key, e.Value, e.MaxKey, e.MaxValue)
+}
+
 func (t *Txn) write(ctx context.Context, key keys.Key, v version, cond kv.Condition) error {
 	if err := t.check(); err != nil {
 		return err
@@ -27,9 +34,11 @@ func (t *Txn) write(ctx context.Context, key keys.Key, v version, cond kv.Condit
 	if t.opts.ReadOnly {
 		return &kv.InvalidRequestError{Detail: "write in a read-only transaction"}
 	}
-	if len(key) == 0 || len(key) > MaxKeyBytes || len(v.value) > MaxValueBytes {
-		return &kv.InvalidRequestError{Detail: fmt.Sprintf("a key of %d bytes with a value of %d; keys have 1 to %d, values up to %d; store large values in parts",
-			len(key), len(v.value), MaxKeyBytes, MaxValueBytes)}
+	if len(key) == 0 {
+		return &kv.InvalidRequestError{Detail: "write to an empty key"}
+	}
+	if len(key) > MaxKeyBytes || len(v.value) > MaxValueBytes {
+		return &TooLargeError{Key: len(key), Value: len(v.value), MaxKey: MaxKeyBytes, MaxValue: MaxValueBytes}
 	}
 	if cond.MustBeAbsent {
 		if b := t.buf.get(key); b != nil && !b.dead && !b.newest().delete {
