@@ -222,29 +222,30 @@ func (o *nestLoopOp) close(rt *runtime) {
 	o.l.close(rt)
 }
 
-// right returns the next row of R for the current left row; nil at its end.
-func (o *nestLoopOp) right(rt *runtime) ([]types.Datum, error) {
+// right returns the next row of R for the current left row; false at its end. (A row may
+// well have no columns.)
+func (o *nestLoopOp) right(rt *runtime) ([]types.Datum, bool, error) {
 	if o.kept != nil {
 		if o.pos >= o.kept.n {
-			return nil, nil
+			return nil, false, nil
 		}
 		o.pos++
-		return o.kept.row(o.pos - 1), nil
+		return o.kept.row(o.pos - 1), true, nil
 	}
 	for o.rb == nil || o.ri >= o.rb.Len {
 		b, err := o.r.next(rt, maxInt)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if b == nil {
 			o.r.close(rt)
 			o.r = nil
-			return nil, nil
+			return nil, false, nil
 		}
 		o.rb, o.ri = b, 0
 	}
 	o.ri++
-	return o.rb.Row(o.ri - 1), nil
+	return o.rb.Row(o.ri - 1), true, nil
 }
 
 func (o *nestLoopOp) begin(rt *runtime) error {
@@ -297,12 +298,12 @@ func (o *nestLoopOp) next(rt *runtime, _ int) (*Batch, error) {
 				return nil, err
 			}
 		}
-		right, err := o.right(rt)
+		right, more, err := o.right(rt)
 		if err != nil {
 			return nil, err
 		}
 		left := o.b.Row(o.row)
-		if right == nil {
+		if !more {
 			if !o.any && o.n.Kind == logical.Left {
 				row := o.out.add()
 				copy(row, left)

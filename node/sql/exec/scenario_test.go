@@ -15,6 +15,7 @@ import (
 	"github.com/atolldb/atoll/node/sql/builtins"
 	"github.com/atolldb/atoll/node/sql/catalog"
 	"github.com/atolldb/atoll/node/sql/exec"
+	"github.com/atolldb/atoll/node/sql/exec/rowio"
 	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
 	"github.com/atolldb/atoll/node/sql/pgerror"
@@ -34,6 +35,7 @@ type world struct {
 	seq    map[types.OID]int64
 	stats  map[catalog.ID]float64
 	mem    *exec.Memory
+	quiet  bool // no header over an empty result
 }
 
 func newWorld(t testing.TB) *world {
@@ -167,6 +169,29 @@ func (w *world) addIndex(t *catalog.Table, name string, cols []string, desc []bo
 	t.Indexes = append(t.Indexes, ix)
 }
 
+func (w *world) backfill(t *catalog.Table, ix *catalog.Index) error {
+	w.txn.Step()
+	span := t.IndexSpan(&t.Primary)
+	for k, r := range w.txn.rows {
+		if k < string(span.Key) || k >= string(span.EndKey) {
+			continue
+		}
+		row, err := rowio.DecodeRow(t, []byte(k), r.value)
+		if err != nil {
+			return err
+		}
+		key, value, err := rowio.EncodeEntry(t, ix, row)
+		if err != nil {
+			return err
+		}
+		if err := w.txn.Put(context.Background(), key, value, kv.Condition{}); err != nil {
+			return err
+		}
+	}
+	w.txn.Step()
+	return nil
+}
+
 func (w *world) ddl(n *ast.Node) (string, bool, error) {
 	switch v := n.GetNode().(type) {
 	case *ast.Node_CreateStmt:
@@ -182,7 +207,7 @@ func (w *world) ddl(n *ast.Node) (string, bool, error) {
 		t.Version++
 		w.addIndex(t, v.IndexStmt.Idxname, cols, desc, v.IndexStmt.Unique)
 		w.tables[t.Name] = t
-		return "CREATE INDEX", true, nil
+		return "CREATE INDEX", true, w.backfill(t, &t.Indexes[len(t.Indexes)-1])
 	}
 	return "", false, nil
 }
@@ -231,7 +256,9 @@ func (w *world) run(sql string, args []string) string {
 			continue
 		}
 		w.txn.Step()
-		p, err := plan.Prepare(context.Background(), w.planContext(), st, nil)
+		pc := w.planContext()
+		pc.NoParams = len(args) == 0
+		p, err := plan.Prepare(context.Background(), pc, st, nil)
 		if err != nil {
 			out.WriteString(describe(err, sql))
 			return out.String()
@@ -268,17 +295,19 @@ func (w *world) exec(out *strings.Builder, p *plan.Plan, args []string) error {
 		return err
 	}
 	defer rows.Close()
-	if p.Columns != nil {
-		var head []string
-		for _, c := range p.Columns {
-			head = append(head, c.Name+":"+types.FormatType(c.Typ, c.Mod))
-		}
-		fmt.Fprintln(out, strings.Join(head, " | "))
-	}
+	head := p.Columns != nil
 	for {
 		b, err := rows.Next(ctx, 0)
 		if err != nil {
 			return err
+		}
+		if head && (b != nil || !w.quiet) {
+			head = false
+			var l []string
+			for _, c := range p.Columns {
+				l = append(l, c.Name+":"+types.FormatType(c.Typ, c.Mod))
+			}
+			fmt.Fprintln(out, strings.Join(l, " | "))
 		}
 		if b == nil {
 			break

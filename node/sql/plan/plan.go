@@ -40,6 +40,8 @@ type Context struct {
 	Catalog bind.Catalog
 	Env     *types.Env
 	Stats   opt.Stats // nil: nothing is known
+	// NoParams: the statement cannot have parameters (simple protocol); $1 is 42P02.
+	NoParams bool
 }
 
 // Plan is a bound and optimized statement. It is immutable, and may be run any number of
@@ -128,7 +130,11 @@ func Prepare(ctx context.Context, pc Context, st *parser.Statement, paramTypes [
 	default:
 		return nil, pgerror.New(pgerrcode.FeatureNotSupported, "this statement is not supported")
 	}
-	b := bind.New(ctx, st.WithNode(n), bind.Options{Catalog: pc.Catalog, Env: pc.Env, ParamTypes: paramTypes})
+	o := bind.Options{Catalog: pc.Catalog, Env: pc.Env, ParamTypes: paramTypes}
+	if pc.NoParams {
+		o.MaxParams = -1
+	}
+	b := bind.New(ctx, st.WithNode(n), o)
 	q, err := b.Bind(n)
 	if err != nil {
 		return nil, err

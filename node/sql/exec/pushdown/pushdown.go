@@ -362,13 +362,13 @@ func (f *Filter) columns(cols []rowenc.Column, missing []byte) error {
 func constants(b []byte) ([]types.Datum, error) {
 	const unset = math.MinInt64 + 1 // no constant is a time of this value
 	mark := types.NewTime(unset)
-	cols := make([]rowenc.Column, maxConst)
+	n := min(maxConst, len(b)) // a constant takes a byte at least
+	cols := make([]rowenc.Column, n)
 	for i := range cols {
 		cols[i] = rowenc.Column{ID: int16(i + 1), Slot: i, Missing: mark}
 	}
-	n := min(maxConst, len(b))
 	out := make([]types.Datum, n)
-	if err := rowenc.NewDecoder(cols[:n]).Decode(b, out); err != nil {
+	if err := rowenc.NewDecoder(cols).Decode(b, out); err != nil {
 		return nil, fmt.Errorf("pushdown: constants: %w", err)
 	}
 	for i := range out {

@@ -44,7 +44,7 @@ type Options struct {
 	Env *types.Env
 	// ParamTypes are the types that the client fixed; 0 is to be inferred.
 	ParamTypes []types.OID
-	// MaxParams bounds $n; the protocol allows 65535.
+	// MaxParams bounds $n: 0 is the protocol's 65535, -1 none at all.
 	MaxParams int
 }
 
@@ -57,11 +57,10 @@ type Binder struct {
 	params []types.OID // OIDUnknown: not known yet
 	ctes   []*logical.CTE
 	// withs is the stack of visible WITH names.
-	withs   []withName
-	nsub    int
-	depth   int
-	Result  Result
-	reading bool
+	withs  []withName
+	nsub   int
+	depth  int
+	Result Result
 }
 
 // Result is what the statement depends on.

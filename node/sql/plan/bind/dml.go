@@ -441,7 +441,7 @@ func (b *Binder) setList(list []*ast.Node, t *catalog.Table, attrs []*catalog.Co
 			return nil, err
 		}
 		if seen[pos] {
-			return nil, b.errorf(rt.Location, pgerrcode.SyntaxError, "multiple assignments to same column \"%s\"", rt.Name)
+			return nil, b.errorf(-1, pgerrcode.SyntaxError, "multiple assignments to same column \"%s\"", rt.Name)
 		}
 		seen[pos] = true
 		a := attrs[pos]

@@ -1,12 +1,14 @@
 package bind
 
 import (
+	"errors"
 	"strconv"
 
 	"github.com/jackc/pgerrcode"
 
 	"github.com/atolldb/atoll/node/sql/catalog"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
+	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/sql/plan/expr"
 	"github.com/atolldb/atoll/node/sql/plan/logical"
 	"github.com/atolldb/atoll/node/sql/types"
@@ -76,6 +78,10 @@ func (b *Binder) fromItem(n *ast.Node, outer *scope, left []*nsItem) (logical.No
 // relation looks a relation up; 42P01 if there is none.
 func (b *Binder) relation(v *ast.RangeVar) (*Relation, error) {
 	rel, err := b.opts.Catalog.Relation(b.ctx, v.Catalogname, v.Schemaname, v.Relname)
+	var pe *pgerror.Error
+	if errors.As(err, &pe) && pe.Code == pgerrcode.InvalidSchemaName {
+		rel, err = nil, nil // PostgreSQL misses the relation, not its schema
+	}
 	if err != nil {
 		return nil, b.at(err, v.Location)
 	}
@@ -263,6 +269,19 @@ func (b *Binder) rangeFunction(v *ast.RangeFunction, outer *scope, left []*nsIte
 		if len(l) > 1 && l[1].GetNode() != nil && len(l[1].GetList().GetItems()) > 0 {
 			return nil, nil, b.unsupported(location(l[0]), "a column definition list")
 		}
+		if fc := l[0].GetFuncCall(); fc != nil && len(fc.Args) > 1 && isUnnest(fc) {
+			// unnest(a, b) is ROWS FROM (unnest(a), unnest(b)).
+			for _, a := range fc.Args {
+				one := &ast.FuncCall{Funcname: fc.Funcname, Args: []*ast.Node{a}, Location: fc.Location}
+				fn, _, err := b.tableFunction(sc, &ast.Node{Node: &ast.Node_FuncCall{FuncCall: one}})
+				if err != nil {
+					return nil, nil, err
+				}
+				n.Funcs = append(n.Funcs, fn)
+			}
+			alias = "unnest"
+			continue
+		}
 		fn, name, err := b.tableFunction(sc, l[0])
 		if err != nil {
 			return nil, nil, err
@@ -287,12 +306,18 @@ func (b *Binder) rangeFunction(v *ast.RangeFunction, outer *scope, left []*nsIte
 	}
 	n.Alias = alias
 	it := newItem(alias, n.Cols())
+	it.function = true
 	if v.Alias != nil {
 		if err := b.aliasColumns(it, v.Alias); err != nil {
 			return nil, nil, err
 		}
 	}
 	return n, []*nsItem{it}, nil
+}
+
+func isUnnest(fc *ast.FuncCall) bool {
+	l := names(fc.Funcname)
+	return len(l) > 0 && l[len(l)-1] == "unnest"
 }
 
 // tableFunction binds a function call as a table.

@@ -165,7 +165,7 @@ func (b *Binder) funcCall(x *exprCtx, n *ast.FuncCall) (expr.Expr, error) {
 	}
 	if n.Over != nil || c.kind == 'w' {
 		if n.Over == nil {
-			return nil, b.errorf(n.Location, pgerrcode.WindowingError, "window function %s requires an OVER clause", name)
+			return nil, b.errorf(n.Location, pgerrcode.WrongObjectType, "window function %s requires an OVER clause", name)
 		}
 		return b.window(x, n, name, c, args)
 	}
@@ -238,6 +238,9 @@ func (b *Binder) setFunc(name string, c *candidate, args []expr.Expr, result typ
 			f.Cols = append(f.Cols, logical.Column{ID: b.newID(), Name: c.outNames[i], Typ: t, Mod: -1})
 		}
 		return f, nil
+	}
+	if c.outName != "" {
+		name, f.Named = c.outName, true
 	}
 	f.Cols = []logical.Column{{ID: b.newID(), Name: name, Typ: result, Mod: -1}}
 	return f, nil

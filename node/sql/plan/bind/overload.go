@@ -25,6 +25,7 @@ type candidate struct {
 	retset      bool
 	// outNames and outTypes are the columns of a function that returns several.
 	outNames []string
+	outName  string // of a single OUT parameter
 	outTypes []types.OID
 }
 

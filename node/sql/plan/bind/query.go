@@ -377,6 +377,9 @@ func (b *Binder) outputOrder(sort []*ast.Node, cols []logical.Column, what strin
 		if err != nil {
 			return nil, err
 		}
+		if cr := sb.Node.GetColumnRef(); pos == -1 && cr != nil && len(cr.Fields) == 1 {
+			return nil, b.errorf(cr.Location, pgerrcode.UndefinedColumn, "column \"%s\" does not exist", names(cr.Fields)[0])
+		}
 		if pos < 0 {
 			return nil, b.errorf(location(sb.Node), pgerrcode.FeatureNotSupported, "invalid UNION/INTERSECT/EXCEPT ORDER BY clause").
 				WithDetail("Only result column names can be used, not expressions or functions.").

@@ -21,8 +21,6 @@ type exprCtx struct {
 	level            *level
 	aggs, srfs, wins bool // allowed here
 	inAgg            bool
-	values           func(col string) (expr.Expr, bool) // DEFAULT in VALUES and SET
-	tooDeepAlready   bool
 }
 
 // level is what the expressions of one SELECT have in common.
@@ -168,12 +166,15 @@ func (b *Binder) constant(n *ast.A_Const) (expr.Expr, error) {
 		c.Val = types.NewString(v.Sval.Sval)
 	case *ast.A_Const_Fval:
 		s := strings.ReplaceAll(v.Fval.Fval, "_", "")
-		if i, err := strconv.ParseInt(s, 10, 64); err == nil {
-			c.Val, c.Typ = types.NewInt(i), types.OIDInt8
-			break
+		i, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			i, err = strconv.ParseInt(s, 0, 64) // 0x10
 		}
-		if i, err := strconv.ParseInt(s, 0, 64); err == nil {
+		if err == nil {
 			c.Val, c.Typ = types.NewInt(i), types.OIDInt8
+			if i == int64(int32(i)) {
+				c.Typ = types.OIDInt4
+			}
 			break
 		}
 		d, err := types.ParseText(types.OIDNumeric, -1, s, b.opts.Env)

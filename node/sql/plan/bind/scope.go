@@ -25,6 +25,8 @@ type nsItem struct {
 	// relation is set for a stored table, scan for the node that reads it.
 	relation *catalog.Table
 	scan     *logical.Scan
+	// function: the only column of a function's item is what the alias as a value means.
+	function bool
 	// hidden items can't be named at all: a FROM item before LATERAL applies.
 	lateralOnly bool
 	// colsHidden: columns are found by qualified names only (a joined item under an alias).
@@ -189,7 +191,7 @@ func wholeRow(it *nsItem) expr.Expr {
 			r.Names = append(r.Names, c.Name)
 		}
 	}
-	if len(r.Args) == 1 && it.relation == nil {
+	if len(r.Args) == 1 && it.function {
 		return r.Args[0] // a function's alias names its only column
 	}
 	return r

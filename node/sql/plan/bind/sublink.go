@@ -1,6 +1,8 @@
 package bind
 
 import (
+	"strings"
+
 	"github.com/jackc/pgerrcode"
 
 	"github.com/atolldb/atoll/node/sql/parser/ast"
@@ -15,8 +17,8 @@ func (b *Binder) subLink(x *exprCtx, n *ast.SubLink) (expr.Expr, error) {
 	if sel == nil {
 		return nil, b.unsupported(n.Location, "this kind of subquery")
 	}
-	if x.scope == nil && x.values == nil && x.level == nil && x.clause == "DEFAULT" {
-		return nil, b.errorf(n.Location, pgerrcode.FeatureNotSupported, "cannot use subquery in DEFAULT expression")
+	if x.clause == "DEFAULT expressions" || x.clause == "check constraints" {
+		return nil, b.errorf(n.Location, pgerrcode.FeatureNotSupported, "cannot use subquery in %s", strings.TrimSuffix(x.clause, "s"))
 	}
 	q, err := b.subquery(sel, x.scope)
 	if err != nil {

@@ -1,6 +1,8 @@
 package bind
 
 import (
+	"sync"
+
 	"github.com/jackc/pgerrcode"
 
 	"github.com/atolldb/atoll/node/sql/builtins"
@@ -12,8 +14,27 @@ import (
 
 // This file is where the binder meets the tables of package builtins.
 
-// operatorCandidates returns the operators of a name with n operands.
+type operatorKey struct {
+	name string
+	n    int
+}
+
+// operatorMemo keeps what operatorCandidates made of the tables, which never change.
+var operatorMemo sync.Map
+
+// operatorCandidates returns the operators of a name with n operands. Nobody may change them.
 func operatorCandidates(name string, n int) []candidate {
+	if l, ok := operatorMemo.Load(operatorKey{name, n}); ok {
+		return l.([]candidate)
+	}
+	out := makeOperatorCandidates(name, n)
+	if out != nil { // names that are no operator's are not kept: anybody can make them up
+		operatorMemo.Store(operatorKey{name, n}, out)
+	}
+	return out
+}
+
+func makeOperatorCandidates(name string, n int) []candidate {
 	var out []candidate
 	for _, o := range builtins.OperatorsByName(name) {
 		if (o.Left == 0) != (n == 1) || o.Proc == nil {
@@ -55,6 +76,7 @@ func functionCandidates(name string, n int, explicitVariadic bool) []candidate {
 			}
 		}
 		if len(c.outTypes) == 1 {
+			c.outName = c.outNames[0]
 			c.outTypes, c.outNames = nil, nil
 		}
 		switch {

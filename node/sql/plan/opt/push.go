@@ -20,7 +20,11 @@ func push(n logical.Node, preds []expr.Expr) logical.Node {
 	case *logical.Join:
 		return pushJoin(v, preds)
 	case *logical.Agg:
-		down, stay := splitBy(preds, plainKeys(v))
+		var down []expr.Expr
+		stay := preds
+		if len(v.Keys) > 0 { // without a key there is a row even of no input
+			down, stay = splitBy(preds, plainKeys(v))
+		}
 		v.In = push(v.In, down)
 		return filter(v, stay)
 	case *logical.Sort:
