@@ -49,7 +49,7 @@ func TestClients(t *testing.T) {
 			t.Fatal("the JDBC driver is missing: install package libpostgresql-jdbc-java (.ci/deps test does)")
 		}
 		dir := tempDir(t)
-		out, errOut, code := run(t, "", Tool(t, "javac", "default-jdk-headless"), "-cp", driver, "-d", dir, "testdata/Client.java")
+		out, errOut, code := run(t, "", Tool(t, "javac", "default-jdk-headless"), "-encoding", "UTF-8", "-cp", driver, "-d", dir, "testdata/Client.java")
 		require.Equal(t, 0, code, "%s%s", out, errOut)
 		out, errOut, code = run(t, "", Tool(t, "java", "default-jdk-headless"), "-cp", dir+":"+driver, "Client", "jdbc:postgresql://127.0.0.1:"+c.SQLPort(2)+"/postgres?user=postgres&sslmode=disable")
 		require.Equal(t, 0, code, "%s%s", out, errOut)

@@ -69,7 +69,7 @@ func psqlDescribe(t *testing.T, c *Cluster) {
 		{`\dt`, []string{`(?m)^ public +\| fruit +\| table +\| postgres`}},
 		{`\d`, []string{`(?m)^ public +\| fruit +\| table +\| postgres`}},
 		{`\d fruit`, []string{
-			`Table "public.fruit"`, `(?m)^ id +\| integer +\| +\| not null \|`, `(?m)^ name +\| text +\| +\| not null \| 'apple'::text`,
+			`Table "public.fruit"`, `(?m)^ id +\| integer +\| +\| not null \|`, `(?m)^ name +\| text +\| +\| not null \| 'apple'(::text)?`,
 			`(?m)^ price +\| numeric\(8,2\) +\|`, `"fruit_pkey" PRIMARY KEY, btree \(id\)`,
 			`"fruit_name_key" UNIQUE CONSTRAINT, btree \(name\)`, `"fruit_price" btree \(price DESC\)`,
 		}},

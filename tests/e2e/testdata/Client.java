@@ -209,10 +209,6 @@ public final class Client {
       }
     }
     equal(columns.subList(0, 3), List.of("i int4", "b int8", "n numeric"));
-    try (ResultSet r = meta.getPrimaryKeys(null, "public", "jd")) {
-      equal(r.next(), true);
-      equal(r.getString("COLUMN_NAME"), "i");
-    }
     try (ResultSet r = meta.getTables(null, "public", "jd", new String[] {"TABLE"})) {
       equal(r.next(), true);
       equal(r.getString("TABLE_NAME"), "jd");
