@@ -79,6 +79,9 @@ func (d definer) InBlock() bool {
 }
 
 func (d definer) Notice(severity, code, message string) {
+	if severity == "NOTICE" {
+		code = pgerrcode.SuccessfulCompletion // as PostgreSQL: a notice is no condition
+	}
 	d.s.notify.Notice(&pgwire.Notice{Severity: severity, Code: code, Message: message})
 }
 

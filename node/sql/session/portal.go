@@ -263,17 +263,43 @@ func (s *Session) renewTxn() {
 }
 
 // explain makes an error that a client can act on: a key that exists already gets its
-// constraint's name, wherever the violation showed.
+// constraint's name, wherever the violation showed, and a table its schema.
 func (s *Session) explain(err error) error {
 	var exists *kv.ConditionFailedError
 	if errors.As(err, &exists) {
-		return s.eng.duplicateKey(s, exists)
+		err = s.eng.duplicateKey(s, exists)
+	}
+	var pe *pgerror.Error
+	if errors.As(err, &pe) && pe.Table != "" && pe.Schema == "" {
+		for _, t := range s.written {
+			if t.Name == pe.Table {
+				named := *pe
+				named.Schema = s.eng.schemaName(s.ctx, t.Schema)
+				return &named
+			}
+		}
 	}
 	if catalog.IsRestart(err) {
 		return pgerror.Wrap(err, pgerrcode.SerializationFailure, "could not serialize access: %s", err.Error()).
 			WithHint("The transaction might succeed if retried.")
 	}
 	return err
+}
+
+// schemaName returns a schema's name for an error's fields; empty if it can't be had.
+func (e *Engine) schemaName(ctx context.Context, id catalog.ID) string {
+	if id == catalog.PublicSchemaID {
+		return catalog.PublicSchema
+	}
+	t := e.cfg.DB.NewTxn(txn.Options{ReadOnly: true, Name: "schema name"})
+	defer func() { _ = t.Rollback(ctx) }()
+	view := e.cfg.Catalog.NewCollection(catalogTxn{t})
+	defer view.Finish(ctx, false)
+	name, err := view.SchemaName(ctx, id)
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 func (s *Session) explainCommit(err error) error {
