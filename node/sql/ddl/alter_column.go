@@ -241,7 +241,6 @@ func (a *alteration) identity(ctx context.Context, cmd *ast.AlterTableCmd) error
 
 // alterOther runs ALTER TABLE's forms that sequences and indexes accept.
 func (x *Executor) alterOther(ctx context.Context, rel *catalog.Relation, s *ast.AlterTableStmt) error {
-	cat := x.Session.Catalog()
 	for _, n := range s.Cmds {
 		cmd := n.GetAlterTableCmd()
 		switch cmd.Subtype {
@@ -271,7 +270,6 @@ func (x *Executor) alterOther(ctx context.Context, rel *catalog.Relation, s *ast
 				WithDetail("This operation is not supported for %ses.", strings.TrimSuffix(word, "x"))
 		}
 	}
-	_ = cat
 	return nil
 }
 

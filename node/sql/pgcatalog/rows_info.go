@@ -452,8 +452,7 @@ func infoTablePrivileges(s *scan) error {
 			if a.Grantee != 0 {
 				grantee = snap.roleName(a.Grantee)
 			}
-			for i, p := range a.Privs.Names() {
-				_ = i
+			for _, p := range a.Privs.Names() {
 				bit := catalog.ParsePrivilege(p)
 				if err := s.row("grantor", snap.roleName(a.Grantor), "grantee", grantee, "table_catalog", db, "table_schema", snap.schemaName(t.Schema),
 					"table_name", t.Name, "privilege_type", p, "is_grantable", a.Options&bit != 0 || a.Grantee == t.Owner, "with_hierarchy", p == "SELECT"); err != nil {
