@@ -52,6 +52,9 @@ func (w *rowWriter) Retract() bool {
 		return false
 	}
 	w.c.out = w.c.out[:w.mark]
+	w.c.mu.Lock()
+	w.c.notices = nil // the statement raises them again
+	w.c.mu.Unlock()
 	return true
 }
 

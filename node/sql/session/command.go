@@ -43,7 +43,7 @@ func (s *Session) command(st *parser.Statement) *command {
 		c.block = true
 		return c
 	case *ast.Node_VariableSetStmt:
-		return noRows(func(context.Context) (string, error) { return s.variableSet(n.VariableSetStmt) })
+		return noRows(func(ctx context.Context) (string, error) { return s.variableSet(ctx, n.VariableSetStmt) })
 	case *ast.Node_VariableShowStmt:
 		return &command{columns: showColumns(n.VariableShowStmt.Name), run: func(ctx context.Context, out pgwire.RowWriter) (string, error) {
 			return s.show(ctx, n.VariableShowStmt, out)

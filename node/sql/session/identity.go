@@ -94,14 +94,14 @@ func (d definer) Position(location int32) int {
 
 // loadRole makes s.role what the transaction sees of the current role.
 func (s *Session) loadRole(ctx context.Context) error {
-	role, err := s.catalogView().Role(ctx, s.roleID)
+	role, err := s.catalogView().ResolveRole(ctx, s.user)
 	if err != nil {
 		return err
 	}
 	if role == nil {
 		return pgerror.New(pgerrcode.InvalidAuthorizationSpecification, "role %q does not exist", s.user)
 	}
-	s.role = role
+	s.role, s.roleID = role, role.ID
 	return nil
 }
 

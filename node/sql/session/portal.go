@@ -51,6 +51,10 @@ func (p *prepared) Bind(ctx context.Context, args []types.Datum) (pgwire.Portal,
 	if s.tx != nil && s.tx.failed && (p.cmd == nil || !p.cmd.block || !endsBlock(p.st)) {
 		return nil, errFailedBlock()
 	}
+	if p.cmd == nil && len(args) == 0 && len(p.plan.ParamTypes) > 0 { // the simple protocol has no values
+		s.failBlock()
+		return nil, pgerror.New(pgerrcode.UndefinedParameter, "there is no parameter $1")
+	}
 	pt := &portal{p: p, args: args}
 	if p.cmd != nil && p.cmd.copy != nil {
 		err := s.interruptible(ctx, func(ctx context.Context) (err error) {

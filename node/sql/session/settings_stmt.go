@@ -52,7 +52,7 @@ func constText(n *ast.Node) string {
 }
 
 // variableSet runs SET, RESET and SET TRANSACTION.
-func (s *Session) variableSet(st *ast.VariableSetStmt) (string, error) {
+func (s *Session) variableSet(ctx context.Context, st *ast.VariableSetStmt) (string, error) {
 	switch st.Kind {
 	case ast.VariableSetKind_VAR_SET_MULTI:
 		return "SET", s.setMulti(st)
@@ -63,6 +63,9 @@ func (s *Session) variableSet(st *ast.VariableSetStmt) (string, error) {
 		s.applySettings()
 		return "RESET", nil
 	case ast.VariableSetKind_VAR_RESET:
+		if isIdentity(st.Name) {
+			return "RESET", s.setRole(ctx, st.Name, "none", false)
+		}
 		if _, err := normalize(st.Name, s.defaultOf(st.Name)); err != nil {
 			return "", err
 		}
@@ -70,9 +73,15 @@ func (s *Session) variableSet(st *ast.VariableSetStmt) (string, error) {
 		s.applySettings()
 		return "RESET", nil
 	case ast.VariableSetKind_VAR_SET_DEFAULT:
+		if isIdentity(st.Name) {
+			return "SET", s.setRole(ctx, st.Name, "none", st.IsLocal)
+		}
 		s.assign(strings.ToLower(st.Name), nil, st.IsLocal)
 		s.applySettings()
 		return "SET", nil
+	}
+	if isIdentity(st.Name) && len(st.Args) == 1 {
+		return "SET", s.setRole(ctx, st.Name, constText(st.Args[0]), st.IsLocal)
 	}
 	parts := make([]string, len(st.Args))
 	for i, a := range st.Args {
@@ -89,6 +98,48 @@ func (s *Session) variableSet(st *ast.VariableSetStmt) (string, error) {
 		return "", pgerror.New(pgerrcode.FeatureNotSupported, "SET TIME ZONE INTERVAL is not supported").WithHint("Name the zone, or give hours as a number.")
 	}
 	return "SET", s.set(name, value, st.IsLocal)
+}
+
+// isIdentity reports whether a parameter decides whose privileges count.
+func isIdentity(name string) bool {
+	return strings.EqualFold(name, "role") || strings.EqualFold(name, "session_authorization")
+}
+
+// setRole runs SET ROLE and SET SESSION AUTHORIZATION; none goes back to the session's user.
+// The value lives in the settings, so that ROLLBACK and SET LOCAL undo it as any other.
+func (s *Session) setRole(ctx context.Context, name, role string, local bool) error {
+	if strings.EqualFold(name, "session_authorization") && !strings.EqualFold(role, "none") && !strings.EqualFold(role, "default") && role != s.sessionUser {
+		return pgerror.New(pgerrcode.FeatureNotSupported, "SET SESSION AUTHORIZATION is not supported").WithHint("Use SET ROLE.")
+	}
+	if strings.EqualFold(role, "none") || strings.EqualFold(role, "default") || strings.EqualFold(name, "session_authorization") {
+		s.assign("role", nil, local)
+		s.applySettings()
+		return nil
+	}
+	view := s.catalogView()
+	target, err := view.ResolveRole(ctx, role)
+	if err != nil {
+		return err
+	}
+	login, err := view.ResolveRole(ctx, s.sessionUser)
+	if err != nil {
+		return err
+	}
+	if target == nil || login == nil {
+		return pgerror.New(pgerrcode.UndefinedObject, "role %q does not exist", role)
+	}
+	if !login.Superuser && target.ID != login.ID {
+		member, err := view.MemberOf(ctx, login.ID)
+		if err != nil {
+			return err
+		}
+		if !member[target.ID] {
+			return pgerror.New(pgerrcode.InsufficientPrivilege, "permission denied to set role %q", role)
+		}
+	}
+	s.assign("role", &role, local)
+	s.applySettings()
+	return nil
 }
 
 // quoteName quotes what would not be read back as it is.
@@ -128,6 +179,9 @@ func (s *Session) setMulti(st *ast.VariableSetStmt) error {
 
 // set gives a parameter a value.
 func (s *Session) set(name, value string, local bool) error {
+	if isIdentity(name) {
+		return s.setRole(s.ctx, name, value, local)
+	}
 	v, err := normalize(name, value)
 	if err != nil {
 		return err
@@ -195,6 +249,10 @@ func (s *Session) applySettings() {
 	env.ByteaEscape = s.vars.raw("bytea_output") == "escape"
 	env.IntervalISO = s.vars.raw("IntervalStyle") == "iso_8601"
 	s.env = &env // values on their way keep the one they started with
+	s.user = s.sessionUser
+	if role := s.vars.raw("role"); role != "none" {
+		s.user = role
+	}
 	s.path = s.vars.searchPath(s.user)
 	for i := range settingTable {
 		d := &settingTable[i]
