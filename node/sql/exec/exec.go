@@ -534,3 +534,5 @@ func (rt *runtime) Cached(s *expr.Subquery, build func() (any, error)) (any, err
 	rt.cached[s] = v
 	return v, nil
 }
+
+var _ Txn = (*txn.Txn)(nil)

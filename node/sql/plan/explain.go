@@ -183,12 +183,8 @@ func (x *explainer) show(n physical.Node) *shown {
 		s.title = "Result"
 		if x.p.Explain.Verbose {
 			s.props = append(s.props, prop{"Output", x.list(v.Exprs)})
-		} else if x.actual == nil || true {
-			// PostgreSQL projects inside its other nodes: leave it out where it says nothing.
-			kid := s.kids[0]
-			if !x.p.Explain.Verbose && kid.title != "" {
-				return kid
-			}
+		} else {
+			return s.kids[0] // PostgreSQL projects inside its other nodes
 		}
 	case *physical.HashJoin:
 		s.title = "Hash" + joinName(v.Kind)
@@ -287,7 +283,7 @@ func (x *explainer) scan(s *shown, v *physical.Scan) {
 	if v.Reverse {
 		back = " Backward"
 	}
-	whole := len(v.Range.Eq) == 0 && v.Range.Lower == nil && v.Range.Upper == nil
+	whole := !v.Range.Point && len(v.Range.Eq) == 0 && v.Range.Lower == nil && v.Range.Upper == nil
 	name := v.Index.Name
 	if name == "" {
 		name = "rowid"

@@ -169,7 +169,11 @@ func (q *selectBody) find(e expr.Expr, loc int32) int {
 			return len(q.targets) + i
 		}
 	}
-	q.junk = append(q.junk, target{name: "?column?", e: e, loc: loc})
+	name := "?column?"
+	if c, ok := e.(*expr.Col); ok {
+		name = c.Name
+	}
+	q.junk = append(q.junk, target{name: name, e: e, loc: loc})
 	return len(q.targets) + len(q.junk) - 1
 }
 
