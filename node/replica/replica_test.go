@@ -78,6 +78,18 @@ func TestOnePhaseRefreshes(t *testing.T) {
 		require.True(t, end.OnePhase)
 		require.True(t, c.txn.MinTimestamp.Less(end.CommitTimestamp))
 
+		// It read what it writes, and the write is pushed: its own version is no conflict.
+		c = b.begin(kv.Serializable)
+		_, err = c.get("b", kv.LockNone)
+		require.NoError(t, err)
+		time.Sleep(time.Millisecond)
+		b.getNow("b")
+		c.put("b", "2b", kv.Condition{})
+		end, err = c.commit1()
+		require.NoError(t, err)
+		require.True(t, end.OnePhase)
+		b.putNow("b", "2")
+
 		// The same, but what it read has changed: fails.
 		c = b.begin(kv.Serializable)
 		_, err = c.get("a", kv.LockNone)

@@ -6,6 +6,7 @@ import (
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/mvcc"
+	"github.com/atolldb/atoll/node/storage"
 )
 
 // onePhaseEnd returns the batch's EndTxn if it asks for one phase.
@@ -71,7 +72,9 @@ func (e *Env) onePhase(ba *kv.BatchRequest) (Result, error) {
 	if len(res.Intents) > 0 {
 		return res, nil
 	}
-	if err := e.commitAt(end, &res); err != nil || len(res.Intents) > 0 {
+	// The refresh must not take the batch's own versions for somebody else's: it reads the
+	// state before them, which the latches hold still.
+	if err := e.commitAt(end, e.Engine, &res); err != nil || len(res.Intents) > 0 {
 		return res, err
 	}
 	if rec != nil {
@@ -107,8 +110,8 @@ func (e *Env) fromRecord(rec *kv.Txn) error {
 }
 
 // commitAt checks that the transaction may commit at its write timestamp: its deadline
-// (S27), and its reads, which a serializable one must have made there (S8).
-func (e *Env) commitAt(end *kv.EndTxnRequest, res *Result) error {
+// (S27), and its reads, which a serializable one must have made there (S8), as r shows them.
+func (e *Env) commitAt(end *kv.EndTxnRequest, r storage.Reader, res *Result) error {
 	ts := e.Txn.WriteTimestamp
 	if !end.Deadline.IsEmpty() && end.Deadline.LessEq(ts) {
 		return &kv.RetryError{Reason: kv.RetryCommitDeadline, Detail: fmt.Sprintf("the commit is at %s, its deadline is %s", ts, end.Deadline)}
@@ -123,7 +126,7 @@ func (e *Env) commitAt(end *kv.EndTxnRequest, res *Result) error {
 		return errAboveReadLimit(ts) // S2 (d)
 	}
 	for _, s := range end.ReadSpans {
-		if err := e.refreshSpan(s, e.Txn.ReadTimestamp, ts, res); err != nil {
+		if err := e.refreshSpan(r, s, e.Txn.ReadTimestamp, ts, res); err != nil {
 			return err
 		}
 	}
@@ -231,7 +234,7 @@ func sameWrites(a, b []kv.InFlightWrite) bool {
 
 // commit commits or stages a pending transaction.
 func (e *Env) commit(r *kv.EndTxnRequest, rec *kv.Txn, res *Result) (kv.Response, error) {
-	if err := e.commitAt(r, res); err != nil || len(res.Intents) > 0 {
+	if err := e.commitAt(r, e.reader(), res); err != nil || len(res.Intents) > 0 {
 		return &kv.EndTxnResponse{}, err
 	}
 	if len(r.InFlight) > 0 && !e.allHere(r.InFlight, res) {

@@ -7,6 +7,7 @@ import (
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/mvcc"
+	"github.com/atolldb/atoll/node/storage"
 )
 
 func (e *Env) readOptions(lock kv.LockStrength) mvcc.ReadOptions {
@@ -157,15 +158,15 @@ func (e *Env) refresh(r *kv.RefreshRequest, res *Result) (kv.Response, error) {
 		return nil, &kv.InvalidRequestError{Detail: "a refresh outside a transaction"}
 	}
 	to := e.Txn.ReadTimestamp
-	if err := e.refreshSpan(r.Span, r.From, to, res); err != nil {
+	if err := e.refreshSpan(e.reader(), r.Span, r.From, to, res); err != nil {
 		return nil, err
 	}
 	return &kv.RefreshResponse{}, nil
 }
 
 // refreshSpan proves that nothing foreign appeared in span in (from, to] (S8).
-func (e *Env) refreshSpan(span keys.Span, from, to hlcTimestamp, res *Result) error {
-	newer, err := mvcc.NewerVersionExists(e.reader(), span, from, to, e.Txn)
+func (e *Env) refreshSpan(r storage.Reader, span keys.Span, from, to hlcTimestamp, res *Result) error {
+	newer, err := mvcc.NewerVersionExists(r, span, from, to, e.Txn)
 	switch {
 	case err != nil:
 		return err
