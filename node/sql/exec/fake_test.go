@@ -15,13 +15,14 @@ import (
 // fakeTxn is a transaction over a map: what a statement writes shows from the next Step on.
 // It checks conditions as a range would.
 type fakeTxn struct {
-	rows     map[string]fakeRow
-	buffer   map[string]*[]byte // nil value: deleted
-	clock    int64
-	gets     int
-	scans    int
-	locked   int
-	filtered int
+	rows      map[string]fakeRow
+	buffer    map[string]*[]byte // nil value: deleted
+	clock     int64
+	gets      int
+	scans     int
+	locked    int
+	filtered  int
+	projected int
 }
 
 type fakeRow struct {
@@ -87,9 +88,13 @@ func (f *fakeTxn) Scan(_ context.Context, span keys.Span, o txn.ScanOptions) (tx
 		}
 		kept := rows[:0]
 		for _, r := range rows {
-			keep, _, err := filter.Next(r.Key, r.Value)
+			keep, out, err := filter.Next(r.Key, r.Value)
 			if err != nil {
 				return txn.ScanResult{}, err
+			}
+			if out != nil {
+				r.Value = out
+				f.projected++
 			}
 			if keep {
 				kept = append(kept, r)

@@ -135,15 +135,15 @@ func (o *scanOp) read(rt *runtime, want int) (bool, error) {
 	if len(o.n.Filter) == 0 && want < 1<<30 {
 		opts.MaxRows = int64(want)
 	}
-	pushed := false
 	if o.push != nil && opts.Lock == kv.LockNone && !rt.ec.Txn.Overlaps(span) {
-		opts.Pushdown, pushed = o.push, true
+		// What comes back is filtered again: it may hold rows that the leaseholder could not
+		// decide on.
+		opts.Pushdown = o.push
 	}
 	res, err := rt.ec.Txn.Scan(rt.ctx, span, opts)
 	if err != nil {
 		return false, err
 	}
-	_ = pushed // the filter is applied again to what comes back: it is cheap, and own writes are not filtered there
 	if res.Resume == nil {
 		o.spans = o.spans[1:]
 	} else {

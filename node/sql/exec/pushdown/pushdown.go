@@ -12,11 +12,13 @@
 //
 //	prefix length (bytes of the key before its columns)
 //	number of slots
+//	1 if kept rows' values hold nothing but the value columns below, else 0
 //	key columns:   count, then for each: type OID, modifier+1, direction, slot+1 (0: skip)
 //	value columns: count, then for each: column ID, slot
 //	missing:       a row value (package rowenc) with the defaults of columns that old rows lack
 //	constants:     a row value with the constants as columns 1, 2, 3 ...
-//	program:       the condition in prefix order, one byte per node, with uvarint operands
+//	program:       the condition in prefix order, one byte per node, with uvarint operands;
+//	               empty: every row passes
 package pushdown
 
 import (
@@ -76,7 +78,9 @@ type Spec struct {
 	Slots     int
 	Key       []KeyColumn
 	Value     []ValueColumn
-	Cond      expr.Expr
+	// Project drops all other columns from the values of kept rows.
+	Project bool
+	Cond    expr.Expr // nil: every row passes
 	// Const evaluates an expression that refers to no slot.
 	Const func(expr.Expr) (types.Datum, error)
 }
@@ -87,12 +91,15 @@ var ErrUnsupported = errors.New("pushdown: condition cannot be evaluated at the 
 // Encode serializes a filter.
 func Encode(s *Spec) ([]byte, error) {
 	e := &encoder{s: s}
-	if err := e.node(s.Cond, 0); err != nil {
-		return nil, err
+	if s.Cond != nil {
+		if err := e.node(s.Cond, 0); err != nil {
+			return nil, err
+		}
 	}
 	b := []byte{version}
 	b = binary.AppendUvarint(b, uint64(s.PrefixLen))
 	b = binary.AppendUvarint(b, uint64(s.Slots))
+	b = binary.AppendUvarint(b, flag(s.Project))
 	b = binary.AppendUvarint(b, uint64(len(s.Key)))
 	for _, k := range s.Key {
 		b = binary.AppendUvarint(b, uint64(k.Type))
@@ -279,13 +286,19 @@ func intBits(t types.OID) int {
 
 // Filter is a compiled filter. It is used by one goroutine.
 type Filter struct {
-	prefix int
-	keys   []KeyColumn
-	keyMax int
-	values *rowenc.Decoder
-	cond   node
-	row    []types.Datum
+	prefix  int
+	keys    []KeyColumn
+	keyMax  int
+	values  *rowenc.Decoder
+	cond    node // nil: every row passes
+	row     []types.Datum
+	project bool
+	cols    []rowenc.Column
+	chunk   []byte // where projected values go, many to an allocation
 }
+
+// chunkBytes is how much memory projected values take at a time.
+const chunkBytes = 16 << 10
 
 // node is a compiled part of the program. The result is undecided if ok is false.
 type node interface {
@@ -303,6 +316,7 @@ func Compile(spec []byte) (*Filter, error) {
 	d := &decoder{b: spec[1:]}
 	f := &Filter{prefix: d.limited(1 << 16)}
 	d.slots = d.limited(maxSlots)
+	f.project = d.limited(1) == 1
 	for n := d.limited(64); n > 0 && d.err == nil; n-- {
 		k := KeyColumn{Type: types.OID(d.uint(math.MaxUint32)), Mod: int32(d.uint(math.MaxInt32)) - 1, Descending: d.limited(1) == 1, Slot: d.limited(d.slots) - 1}
 		f.keys = append(f.keys, k)
@@ -331,7 +345,9 @@ func Compile(spec []byte) (*Filter, error) {
 		return nil, err
 	}
 	d.b = prog
-	f.cond = d.node(0)
+	if f.cols = cols; len(prog) > 0 {
+		f.cond = d.node(0)
+	}
 	if d.err == nil && len(d.b) > 0 {
 		d.fail("the program goes on after its end")
 	}
@@ -379,14 +395,14 @@ func constants(b []byte) ([]types.Datum, error) {
 	return out, nil
 }
 
-// Next reports whether a row may pass. out is always nil: the value stays as it is stored.
+// Next reports whether a row may pass. out is nil if the value stays as it is stored.
 func (f *Filter) Next(key, value []byte) (keep bool, out []byte, err error) {
 	if len(key) < f.prefix {
 		return true, nil, nil
 	}
 	clear(f.row)
 	b := key[f.prefix:]
-	for i := 0; i < f.keyMax && len(b) > 0; i++ {
+	for i := 0; f.cond != nil && i < f.keyMax && len(b) > 0; i++ {
 		k := &f.keys[i]
 		dir := encoding.Ascending
 		if k.Descending {
@@ -405,8 +421,38 @@ func (f *Filter) Next(key, value []byte) (keep bool, out []byte, err error) {
 			return true, nil, nil // the gateway reports what is wrong with the row
 		}
 	}
-	v, ok := f.cond.eval(f.row)
-	return !ok || !v.IsNull() && v.Kind() == types.KindBool && v.Bool(), nil, nil
+	if f.cond != nil {
+		v, ok := f.cond.eval(f.row)
+		if ok && (v.IsNull() || v.Kind() != types.KindBool || !v.Bool()) {
+			return false, nil, nil
+		}
+	}
+	if f.project {
+		out = f.projected()
+	}
+	return true, out, nil
+}
+
+// projected encodes the wanted columns; nil if that fails, which leaves the value as it is.
+func (f *Filter) projected() []byte {
+	if cap(f.chunk)-len(f.chunk) < chunkBytes/8 {
+		f.chunk = make([]byte, 0, chunkBytes)
+	}
+	start := len(f.chunk)
+	b := rowenc.BeginRow(f.chunk)
+	prev := int16(0)
+	var err error
+	for i := range f.cols {
+		c := &f.cols[i]
+		if b, err = rowenc.AppendColumn(b, prev, c.ID, f.row[c.Slot]); err != nil {
+			return nil
+		}
+		prev = c.ID
+	}
+	if cap(b) == cap(f.chunk) {
+		f.chunk = b
+	}
+	return b[start:len(b):len(b)]
 }
 
 // Compiler compiles filters for package eval. The server adapts it to eval.Pushdown, whose

@@ -67,7 +67,20 @@ func TestFilter(t *testing.T) {
 			require.Equal(t, tc.keep[i], keep, "%s row %d", tc.name, i)
 		}
 	}
-	_, err := Encode(spec(&expr.Compare{Op: expr.EQ, L: b, R: &expr.Subquery{}}))
+	sp := spec(nil)
+	sp.Project, sp.Value = true, sp.Value[1:]
+	enc, err := Encode(sp)
+	require.NoError(t, err)
+	f, err := Compile(enc)
+	require.NoError(t, err)
+	key, value := entry(t, 1, types.NewString("long text that nobody asked for"), types.NewInt(5))
+	keep, out, err := f.Next(key, value)
+	require.NoError(t, err)
+	require.True(t, keep)
+	want, err := rowenc.AppendRow(nil, []int16{3}, []types.Datum{types.NewInt(5)})
+	require.NoError(t, err)
+	require.Equal(t, want, out)
+	_, err = Encode(spec(&expr.Compare{Op: expr.EQ, L: b, R: &expr.Subquery{}}))
 	require.ErrorIs(t, err, ErrUnsupported)
 	_, err = Compile([]byte{9})
 	require.ErrorContains(t, err, "version 9")

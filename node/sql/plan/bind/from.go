@@ -130,7 +130,7 @@ func (b *Binder) rangeVar(v *ast.RangeVar) (logical.Node, []*nsItem, error) {
 			n.Columns = append(n.Columns, logical.Column{ID: b.newID(), Name: c.Name, Typ: c.Type.OID, Mod: c.Type.Mod, Table: rel.Virtual.ID(), Attr: catalog.ColumnID(i + 1)})
 		}
 		it := newItem(alias, n.Columns)
-		it.table = v.Relname
+		it.table, it.virtual = v.Relname, rel.Virtual.ID()
 		if v.Alias == nil {
 			it.schema = rel.Schema
 		} else if err := b.aliasColumns(it, v.Alias); err != nil {

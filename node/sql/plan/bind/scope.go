@@ -25,6 +25,7 @@ type nsItem struct {
 	// relation is set for a stored table, scan for the node that reads it.
 	relation *catalog.Table
 	scan     *logical.Scan
+	virtual  catalog.ID // the OID of a virtual table
 	// function: the only column of a function's item is what the alias as a value means.
 	function bool
 	// hidden items can't be named at all: a FROM item before LATERAL applies.
@@ -82,6 +83,11 @@ func (b *Binder) column(s *scope, name string, loc int32) (expr.Expr, error) {
 		}
 		if found != nil {
 			return found, nil
+		}
+		if name == "tableoid" && len(lv.items) == 1 {
+			if e := systemColumn(lv.items[0], name); e != nil {
+				return e, nil
+			}
 		}
 	}
 	return nil, nil
@@ -176,8 +182,15 @@ func (b *Binder) columnRef(s *scope, parts []string, loc int32) (expr.Expr, erro
 
 // systemColumn knows tableoid, which is constant here.
 func systemColumn(it *nsItem, name string) expr.Expr {
-	if name == "tableoid" && it.relation != nil {
-		return &expr.Const{Val: types.NewInt(int64(it.relation.ID)), Typ: types.OIDOID, TMod: -1, Location: -1}
+	if name != "tableoid" {
+		return nil
+	}
+	oid := it.virtual
+	if it.relation != nil {
+		oid = it.relation.ID
+	}
+	if oid != 0 {
+		return &expr.Const{Val: types.NewInt(int64(oid)), Typ: types.OIDOID, TMod: -1, Location: -1}
 	}
 	return nil
 }
