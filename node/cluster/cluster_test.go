@@ -230,6 +230,67 @@ func TestJoinDirectoryAndBootCounter(t *testing.T) {
 	})
 }
 
+// TestAllMove restarts every node of a cluster under another address: only --join leads from
+// one to the other. A node of another cluster at such an address changes nothing.
+func TestAllMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := raftnet.NewMemNet(1)
+		client := net.Listen("client")
+		nodes := []*testNode{start(t, net, "a", storage.MemFS()), start(t, net, "b", storage.MemFS())}
+		other := start(t, net, "other", storage.MemFS())
+		p, err := Init(t.Context(), client, "x", []string{"a", "b"})
+		require.NoError(t, err)
+		_, err = Init(t.Context(), client, "y", []string{"other"})
+		require.NoError(t, err)
+		sender := &mapSender{m: map[string]kv.KeyValue{}, ts: p.CreatedAt}
+		for _, d := range p.InitialData() {
+			sender.m[string(d.Key)] = kv.KeyValue{Value: d.Value, Version: p.Timestamp()}
+		}
+		serve := func(n *testNode, join ...string) (*Directory, *Service) {
+			r := n.wait()
+			boot, err := n.local.NextBoot()
+			require.NoError(t, err)
+			n.ep.SetIdentity(raftnet.Identity{ClusterID: r.Identity.ClusterID, Node: r.Identity.Node, Boot: boot})
+			d, err := OpenDirectory(n.local)
+			require.NoError(t, err)
+			if r.Plan != nil {
+				require.NoError(t, d.Merge(r.Plan.Members...))
+			}
+			self := n.adm.Self
+			self.ID = r.Identity.Node
+			return d, StartService(d, n.ep, r.Identity, self, sender, nil, join...)
+		}
+		for _, n := range nodes {
+			_, s := serve(n)
+			s.Close()
+			n.stop()
+		}
+		dirs, services := make([]*Directory, 2), make([]*Service, 3)
+		dother, sother := serve(other)
+		services[2] = sother
+		for i, n := range nodes {
+			nodes[i] = start(t, net, []string{"a2", "b2"}[i], n.fs)
+			dirs[i], services[i] = serve(nodes[i], "other", "a2", "b2")
+		}
+		time.Sleep(20 * time.Second)
+		for _, d := range dirs {
+			require.Len(t, d.All(), 2)
+			for id, addr := range map[keys.NodeID]string{1: "a2", 2: "b2"} {
+				got, _ := d.Resolve(id)
+				require.Equal(t, addr, got)
+			}
+		}
+		require.Len(t, dother.All(), 1)
+		for _, s := range services {
+			s.Close()
+		}
+		for _, n := range append(nodes, other) {
+			n.stop()
+		}
+		net.Close()
+	})
+}
+
 func TestClockBoundHoldsBackAClockThatWentBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := storage.MemFS()

@@ -18,6 +18,8 @@ import (
 const (
 	// gossipEvery is how often a node compares its directory with another one's.
 	gossipEvery = 2 * time.Second
+	// announceTimeout bounds one try to write this node's own entry, before the others are told again.
+	announceTimeout = 3 * time.Second
 	// updateTries bounds the tries of a change that meets another one's.
 	updateTries = 8
 )
@@ -221,6 +223,7 @@ type Service struct {
 	sender kv.Sender
 	logger *slog.Logger
 	self   NodeInfo
+	join   []string
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -228,17 +231,19 @@ type Service struct {
 
 // StartService registers the handlers and starts to gossip. self is announced at once,
 // without waiting for a range to serve: after a restart with another address the others
-// could not be reached otherwise.
-func StartService(dir *Directory, net raftnet.Network, id Identity, self NodeInfo, sender kv.Sender, logger *slog.Logger) *Service {
+// could not be reached otherwise. join names addresses of a few nodes: where all nodes have
+// moved since they ran last, nobody's directory leads to anybody.
+func StartService(dir *Directory, net raftnet.Network, id Identity, self NodeInfo, sender kv.Sender, logger *slog.Logger, join ...string) *Service {
 	if logger == nil {
 		logger = slog.Default()
 	}
-	s := &Service{dir: dir, net: net, id: id, sender: sender, logger: logger, self: self}
+	s := &Service{dir: dir, net: net, id: id, sender: sender, logger: logger, self: self, join: join}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	net.Handle(raftnet.MethodJoin, s.onJoin)
 	net.Handle(raftnet.MethodDirectoryGet, s.onGet)
 	net.Handle(raftnet.MethodDirectoryUpdate, s.onUpdate)
+	net.Handle(raftnet.MethodDirectoryAnnounce, s.onAnnounce)
 	s.done.Go(func() { s.announce(ctx) })
 	s.done.Go(func() { s.gossip(ctx) })
 	return s
@@ -383,7 +388,9 @@ func (s *Service) announce(ctx context.Context) {
 		s.spread(now)
 	}
 	for ctx.Err() == nil {
-		n, err := s.dir.Update(ctx, s.sender, s.self.ID, func(n *NodeInfo) error {
+		s.announceAt(ctx)
+		uctx, cancel := context.WithTimeout(ctx, announceTimeout)
+		n, err := s.dir.Update(uctx, s.sender, s.self.ID, func(n *NodeInfo) error {
 			if n.State == Decommissioned {
 				return nil
 			}
@@ -392,6 +399,7 @@ func (s *Service) announce(ctx context.Context) {
 			n.State, n.Version = state, v
 			return nil
 		})
+		cancel()
 		if err == nil {
 			s.spread(n)
 			return
@@ -401,4 +409,42 @@ func (s *Service) announce(ctx context.Context) {
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// announceAt exchanges directories with whoever listens at the addresses of --join.
+func (s *Service) announceAt(ctx context.Context) {
+	for _, addr := range s.join {
+		if addr == s.self.Addr {
+			continue
+		}
+		mine := admission{Identity: s.id, Directory: s.dir.All()}
+		b, err := call(ctx, s.net, addr, raftnet.MethodDirectoryAnnounce, mine.encode())
+		if err == nil {
+			err = s.mergeAnnounced(b)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.logger.Debug("announcing this node's address failed", "node", s.id.Node, "addr", addr, "err", err)
+		}
+	}
+}
+
+func (s *Service) onAnnounce(_ context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
+	if err := s.mergeAnnounced(payload); err != nil {
+		return nil, err
+	}
+	mine := admission{Identity: s.id, Directory: s.dir.All()}
+	return mine.encode(), nil
+}
+
+// mergeAnnounced takes in the entries of another node of this cluster. REQUIRES: S29, an
+// address proves nothing about who is there.
+func (s *Service) mergeAnnounced(b []byte) error {
+	a, err := decodeAdmission(b)
+	if err != nil {
+		return err
+	}
+	if a.Identity.ClusterID != s.id.ClusterID {
+		return fmt.Errorf("cluster: node %d belongs to cluster %s, this one to %s", a.Identity.Node, a.Identity.ClusterID, s.id.ClusterID)
+	}
+	return s.dir.Merge(a.Directory...)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -78,6 +79,8 @@ type Node struct {
 	Sender    *dist.DistSender
 	DB        *txn.DB
 
+	stop    context.CancelFunc
+	done    sync.WaitGroup
 	service *cluster.Service
 	bound   *cluster.ClockBound
 }
@@ -125,7 +128,10 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.Store.Start(n.Sender)
 	self := cfg.Self
 	self.ID = n.Identity.Node
-	n.service = cluster.StartService(n.Directory, n.Net, n.Identity, self, n.Sender, cfg.Log)
+	run, stop := context.WithCancel(context.Background())
+	n.stop = stop
+	n.done.Go(func() { n.follow(run) })
+	n.service = cluster.StartService(n.Directory, n.Net, n.Identity, self, n.Sender, cfg.Log, cfg.Join...)
 	return n, nil
 }
 
@@ -259,6 +265,10 @@ func (n *Node) Crash() {
 }
 
 func (n *Node) stopReplication() {
+	if n.stop != nil {
+		n.stop()
+		n.done.Wait()
+	}
 	if n.Net != nil {
 		_ = n.Net.Close()
 	}

@@ -65,6 +65,9 @@ const (
 	// Node directory and cluster events.
 	MethodDirectoryGet    Method = 40
 	MethodDirectoryUpdate Method = 41
+	// MethodDirectoryAnnounce exchanges directories with whoever listens at an address
+	// (CallAddr): addresses in the directory may be out of date, on both sides.
+	MethodDirectoryAnnounce Method = 42
 
 	// Founding and joining (SAFETY S28): callable without an identity, by CallAddr.
 	MethodInitPropose Method = 50
