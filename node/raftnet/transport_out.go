@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strconv"
 	"sync"
 	"time"
@@ -336,7 +337,9 @@ func (t *RangeTransport) Transfer(ctx context.Context, target raft.ServerID) err
 	ctx, cancel := context.WithTimeout(ctx, t.router.cfg.TokenLife)
 	defer cancel()
 	f := r.LeadershipTransferToServer(target, raft.ServerAddress(target))
-	done := make(chan error, 1)
+	done, end := make(chan error, 1), make(chan struct{})
+	endWith(f, end)
+	defer close(end)
 	go func() { done <- f.Error() }()
 	select {
 	case err = <-done:
@@ -347,6 +350,19 @@ func (t *RangeTransport) Transfer(ctx context.Context, target raft.ServerID) err
 		t.router.takeover.reelect(t, term, term)
 	}
 	return err
+}
+
+// endWith makes a raft future fail when end is closed. A transfer that raft had not taken up
+// when it was shut down is never answered, and the exported field for that, ShutdownCh of
+// the future, can't be reached by type.
+func endWith(f raft.Future, end chan struct{}) {
+	v := reflect.ValueOf(f)
+	if v.Kind() != reflect.Pointer {
+		return // an immediate error
+	}
+	if field := v.Elem().FieldByName("ShutdownCh"); field.IsValid() && field.CanSet() && field.Type() == reflect.TypeOf(end) {
+		field.Set(reflect.ValueOf(end))
+	}
 }
 
 // maxTransferLag is how many entries a transfer's target may still lack.

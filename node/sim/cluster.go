@@ -83,7 +83,7 @@ type process struct {
 
 func newSim(opts Options) *sim {
 	rng := rand.New(rand.NewPCG(opts.Seed, 0xa7011))
-	s := &sim{opts: opts, rng: rng, shape: drawShape(rng), trace: newTrace(opts.Level), stop: make(chan struct{})}
+	s := &sim{opts: opts, rng: rng, shape: drawShape(rng, opts.Focus), trace: newTrace(opts.Level), stop: make(chan struct{})}
 	s.net = raftnet.NewMemNet(opts.Seed)
 	s.net.SetDelay(50*time.Microsecond, s.shape.maxDelay)
 	s.net.SetLossTimeout(s.shape.loss)

@@ -18,9 +18,22 @@ type Options struct {
 	Unnoticed bool
 	// Level of the nodes' log in the trace.
 	Level slog.Level
+	Focus Focus
 	// Plant builds bugs in, which the checkers must find.
 	Plant Plant
 }
+
+// Focus makes some faults more frequent than others.
+type Focus uint8
+
+const (
+	// FocusNone: all kinds.
+	FocusNone Focus = iota
+	// FocusLeases: what makes nodes lose, and steal, leadership.
+	FocusLeases
+	// FocusTransfers: leases move there and back while commands are on their way.
+	FocusTransfers
+)
 
 // Plant is a set of deliberate bugs.
 type Plant struct {
@@ -46,7 +59,7 @@ type shape struct {
 	faultGap  time.Duration // mean time between faults
 }
 
-func drawShape(rng *rand.Rand) shape {
+func drawShape(rng *rand.Rand, focus Focus) shape {
 	s := shape{
 		support:   []time.Duration{250, 500, 500}[rng.IntN(3)] * time.Millisecond,
 		maxDelay:  []time.Duration{300, 1000, 3000}[rng.IntN(3)] * time.Microsecond,
@@ -70,5 +83,13 @@ func drawShape(rng *rand.Rand) shape {
 	}
 	// About 30 operations a second, however many clients there are.
 	s.think = time.Duration(len(s.zones)*s.clients) * time.Duration(15+rng.IntN(40)) * time.Millisecond
+	switch focus {
+	case FocusLeases:
+		s.zones, s.voters, s.support = []string{"a", "b", "c"}, 3, 250*time.Millisecond
+		s.faultGap = 100 * time.Millisecond
+	case FocusTransfers:
+		s.zones, s.voters, s.pauses = []string{"a", "b", "c"}, 3, 0.2
+		s.faultGap = 150 * time.Millisecond
+	}
 	return s
 }

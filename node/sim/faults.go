@@ -96,7 +96,16 @@ func (s *sim) draw() plan {
 		hold = s.between(time.Millisecond, 400*time.Millisecond) // shorter than support
 	}
 	lost := []int{0, 0, 30, 100}[s.rng.IntN(4)]
-	switch s.rng.IntN(24) {
+	kind := s.rng.IntN(24)
+	switch s.opts.Focus {
+	case FocusLeases:
+		kind = []int{0, 0, 5, 5, 7, 8, 8, 9, 9, 18, 18, 18, 18, 18, 18, 20}[s.rng.IntN(16)]
+		hold = s.between(time.Millisecond, 600*time.Millisecond)
+	case FocusTransfers:
+		kind = []int{5, 8, 9, 15, 20, 20, 20, 20}[s.rng.IntN(8)]
+		hold = s.between(time.Millisecond, 600*time.Millisecond)
+	}
+	switch kind {
 	case 0, 1, 2:
 		return plan{"kill", func() { a.kill(lost) }, a.start, hold}
 	case 3:

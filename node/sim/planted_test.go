@@ -7,13 +7,13 @@ import (
 )
 
 // bites runs seeds with a planted bug until the checkers find it.
-func bites(t *testing.T, seeds int, plant Plant) {
+func bites(t *testing.T, seeds int, focus Focus, plant Plant) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("planted bugs take many seeds")
 	}
 	for seed := *firstFlag; seed < *firstFlag+uint64(seeds); seed++ {
-		r := simulate(t, Options{Seed: seed, Plant: plant})
+		r := simulate(t, Options{Seed: seed, Focus: focus, Plant: plant})
 		if len(r.Faults) > 0 {
 			t.Logf("found by seed %d: %v", seed, r.Faults[0])
 			return
@@ -23,30 +23,32 @@ func bites(t *testing.T, seeds int, plant Plant) {
 }
 
 // The log's entries are acknowledged before they are synced (S15).
-func TestPlantedUnsyncedLog(t *testing.T) { bites(t, 40, Plant{UnsyncedLog: true}) }
+func TestPlantedUnsyncedLog(t *testing.T) { bites(t, 40, FocusNone, Plant{UnsyncedLog: true}) }
 
 // Timestamps move without a refresh of what was read (S8).
-func TestPlantedSkippedRefresh(t *testing.T) { bites(t, 40, Plant{SkipRefresh: true}) }
+func TestPlantedSkippedRefresh(t *testing.T) { bites(t, 40, FocusNone, Plant{SkipRefresh: true}) }
 
 // A leader serves without the support of a quorum (S2 b).
-func TestPlantedNoSupportCheck(t *testing.T) { bites(t, 40, Plant{NoSupportCheck: true}) }
+func TestPlantedNoSupportCheck(t *testing.T) { bites(t, 40, FocusNone, Plant{NoSupportCheck: true}) }
 
 // Commands are applied in another term than they were evaluated in (S5).
-func TestPlantedSkippedTermCheck(t *testing.T) { bites(t, 40, Plant{SkipTermCheck: true}) }
+func TestPlantedSkippedTermCheck(t *testing.T) {
+	bites(t, 40, FocusTransfers, Plant{SkipTermCheck: true})
+}
 
 // The rules of leases (S3, raft.md rules 3, 5 and 7).
 func TestPlantedNoRestartWait(t *testing.T) {
-	bites(t, 40, Plant{Raftnet: raftnet.PlantNoRestartWait})
+	bites(t, 40, FocusLeases, Plant{Raftnet: raftnet.PlantNoRestartWait})
 }
 
 func TestPlantedNoOutgoingGuard(t *testing.T) {
-	bites(t, 40, Plant{Raftnet: raftnet.PlantNoOutgoingGuard})
+	bites(t, 40, FocusLeases, Plant{Raftnet: raftnet.PlantNoOutgoingGuard})
 }
 
 func TestPlantedNoIncomingGuard(t *testing.T) {
-	bites(t, 40, Plant{Raftnet: raftnet.PlantNoIncomingGuard})
+	bites(t, 40, FocusLeases, Plant{Raftnet: raftnet.PlantNoIncomingGuard})
 }
 
 func TestPlantedNoEpochMatch(t *testing.T) {
-	bites(t, 40, Plant{Raftnet: raftnet.PlantNoEpochMatch})
+	bites(t, 40, FocusLeases, Plant{Raftnet: raftnet.PlantNoEpochMatch})
 }
