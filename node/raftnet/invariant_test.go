@@ -128,7 +128,8 @@ func fault(c *cluster, rng *rand.Rand, restart map[keys.NodeID]time.Time) {
 	case 9:
 		if n := c.node(a); n.up {
 			target := raftnet.ServerID(b, keys.ReplicaID(b))
-			go func() { _ = n.reps[id].tr.Transfer(c.t.Context(), target) }()
+			tr := n.reps[id].tr // the node may restart before the goroutine runs
+			go func() { _ = tr.Transfer(c.t.Context(), target) }()
 		}
 	}
 }

@@ -376,7 +376,16 @@ func (c *client) commit1() (*kv.EndTxnResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	return br.Responses[len(reqs)-1].(*kv.EndTxnResponse), nil
+	end := br.Responses[len(reqs)-1].(*kv.EndTxnResponse)
+	c.commitWait(end.CommitTimestamp)
+	return end, nil
+}
+
+// commitWait waits as the coordinator does (S1): after a lease moved, commits land ahead.
+func (c *client) commitWait(ts hlc.Timestamp) {
+	if d := time.Duration(ts.WallNanos - c.b.clock.Now().WallNanos); d > 0 {
+		time.Sleep(d)
+	}
 }
 
 // commit2 writes intents and a STAGING record in parallel, then commits explicitly.
@@ -414,6 +423,7 @@ func (c *client) commit2() error {
 		}
 	}
 	c.txn.WriteTimestamp = staged
+	c.commitWait(staged)
 	c.end(true)
 	return nil
 }
