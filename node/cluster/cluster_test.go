@@ -230,9 +230,9 @@ func TestJoinDirectoryAndBootCounter(t *testing.T) {
 	})
 }
 
-// TestAllMove restarts every node of a cluster under another address: only --join leads from
-// one to the other. A node of another cluster at such an address changes nothing.
-func TestAllMove(t *testing.T) {
+// TestAnnounceToAnotherCluster restarts the nodes of a cluster under other addresses. At one
+// that --join names there is a node of another cluster: neither learns from the other.
+func TestAnnounceToAnotherCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := raftnet.NewMemNet(1)
 		client := net.Listen("client")

@@ -97,4 +97,7 @@ const (
 func (m Method) lazy() bool { return m == MethodRaftHeartbeat }
 
 // anonymous reports whether a caller without a node identity may use the method.
-func (m Method) anonymous() bool { return m >= MethodInitPropose && m <= MethodPing }
+// MethodDirectoryAnnounce carries the cluster's ID itself.
+func (m Method) anonymous() bool {
+	return m >= MethodInitPropose && m <= MethodPing || m == MethodDirectoryAnnounce
+}
