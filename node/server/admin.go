@@ -24,11 +24,15 @@ func (a admin) SplitAt(ctx context.Context, key []byte) error {
 }
 
 // DrainNode implements session.ClusterAdmin.
-func (a admin) DrainNode(ctx context.Context, node int32) error {
+func (a admin) DrainNode(ctx context.Context, node int32, on bool) error {
 	if _, ok := a.n.Directory.Get(keys.NodeID(node)); !ok {
 		return fmt.Errorf("there is no node %d: see atoll.nodes", node)
 	}
-	return a.n.Directory.SetState(ctx, a.n.Sender, keys.NodeID(node), cluster.Draining)
+	state := cluster.Live
+	if on {
+		state = cluster.Draining
+	}
+	return a.n.Directory.SetState(ctx, a.n.Sender, keys.NodeID(node), state)
 }
 
 // DecommissionNode implements session.ClusterAdmin.

@@ -193,7 +193,12 @@ func (s *Server) listen(resolve func(keys.NodeID) (string, bool), boots raftnet.
 func (s *Server) startSQL(n *host.Node) (*sqlLayer, error) {
 	l := &sqlLayer{info: &clusterInfo{n: n, version: Version, started: s.started}}
 	db := session.CatalogDB{DB: n.DB, Clock: n.Clock, Sender: n.Sender}
-	l.catalog = catalog.NewManager(catalog.Config{DB: db, Node: n.Identity.Node, Logger: s.cfg.Log, Registerer: s.reg})
+	l.catalog = catalog.NewManager(catalog.Config{DB: db, Node: n.Identity.Node, Logger: s.cfg.Log, Registerer: s.reg,
+		OnPublish: func() { tellSchemaChange(n) }})
+	n.Net.Handle(raftnet.MethodSQLSchema, func(context.Context, keys.NodeID, []byte) ([]byte, error) {
+		l.catalog.Nudge()
+		return nil, nil
+	})
 	var err error
 	l.engine, err = session.NewEngine(session.Config{
 		DB: n.DB, Catalog: l.catalog, CatalogDB: db, Node: n.Identity.Node, Cluster: l.info, Admin: admin{n}, SQLAddr: s.cfg.SQLAdvertise,
@@ -209,6 +214,16 @@ func (s *Server) startSQL(n *host.Node) (*sqlLayer, error) {
 	}
 	l.pg, err = pgwire.NewServer(pc, gate{s, l.engine})
 	return l, err
+}
+
+// tellSchemaChange lets the other nodes look at the catalog at once: a schema change waits
+// until they have (SAFETY S27). One that does not hear it looks by itself soon after.
+func tellSchemaChange(n *host.Node) {
+	for _, id := range n.Directory.Nodes() {
+		if id != n.Identity.Node {
+			n.Net.Notify(id, raftnet.Control, raftnet.MethodSQLSchema, nil)
+		}
+	}
 }
 
 // gate refuses sessions while the node does not serve yet.

@@ -102,18 +102,25 @@ func nodeCommand() *cobra.Command {
 			if err := checkNodeID(args[0]); err != nil {
 				return err
 			}
-			return runSQL(cmd, "SELECT atoll.drain_node("+args[0]+")")
+			return runSQL(cmd, "ALTER NODE "+args[0]+" DRAIN")
 		}}
 	decommission := &cobra.Command{Use: "decommission NODE", Short: "Move all replicas off a node to another of its zone, then forget it for ever", Args: exactArgs("NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkNodeID(args[0]); err != nil {
 				return err
 			}
-			return runSQL(cmd, fmt.Sprintf("SELECT atoll.decommission_node(%s, %t)", args[0], dead))
+			return runSQL(cmd, decommissionSQL(args[0], dead))
 		}}
 	decommission.Flags().BoolVar(&dead, "dead", false, "the node is gone and will never come back")
 	cmd.AddCommand(drain, decommission)
 	return cmd
+}
+
+func decommissionSQL(node string, dead bool) string {
+	if dead {
+		return "ALTER NODE " + node + " DECOMMISSION DEAD"
+	}
+	return "ALTER NODE " + node + " DECOMMISSION"
 }
 
 func checkNodeID(s string) error {

@@ -27,7 +27,9 @@ func (*SplitAt) atoll() {}
 // mentionsAtoll is a cheap test for text that might hold one of Atoll's statements.
 func mentionsAtoll(sql string) bool {
 	for i := 0; i+5 <= len(sql); i++ {
-		if c := sql[i]; (c == 's' || c == 'S') && strings.EqualFold(sql[i:i+5], "split") {
+		switch c := sql[i]; {
+		case (c == 's' || c == 'S') && strings.EqualFold(sql[i:i+5], "split"),
+			(c == 'n' || c == 'N') && strings.EqualFold(sql[i:i+4], "node") && isSpace(sql[i+4]):
 			return true
 		}
 	}
@@ -76,7 +78,8 @@ func split(sql string) ([]piece, error) {
 	}
 }
 
-// parseAtoll recognises ALTER TABLE <name> SPLIT AT VALUES (...), ...; nil for anything else.
+// parseAtoll recognises ALTER TABLE <name> SPLIT AT VALUES (...), ... and ALTER NODE; nil for
+// anything else.
 func parseAtoll(sql string, p piece) (*Statement, error) {
 	s := scanner{src: sql[:p.end], pos: p.start}
 	word := func(want string) (token, bool) {
@@ -86,7 +89,12 @@ func parseAtoll(sql string, p piece) (*Statement, error) {
 	if _, ok := word("alter"); !ok {
 		return nil, nil
 	}
-	if _, ok := word("table"); !ok {
+	switch t, ok := s.next(); {
+	case !ok || t.kind != 'w':
+		return nil, nil
+	case wordIs(sql[t.start:t.end], "node"):
+		return parseNode(sql, p, &s)
+	case !wordIs(sql[t.start:t.end], "table"):
 		return nil, nil
 	}
 	nameStart := s.pos

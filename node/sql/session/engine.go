@@ -47,8 +47,8 @@ type Config struct {
 type ClusterAdmin interface {
 	// SplitAt makes a range boundary at a key.
 	SplitAt(ctx context.Context, key []byte) error
-	// DrainNode moves leases and clients off a node.
-	DrainNode(ctx context.Context, node int32) error
+	// DrainNode makes a node give its leases away and take none, or (on false) undoes that.
+	DrainNode(ctx context.Context, node int32, on bool) error
 	// DecommissionNode moves all replicas off a node and forgets it.
 	DecommissionNode(ctx context.Context, node int32, dead bool) error
 }

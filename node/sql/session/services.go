@@ -64,13 +64,42 @@ func ignoreMissing(err error) error {
 
 // atollCommand runs one of Atoll's own statements.
 func (s *Session) atollCommand(st *parser.Statement) *command {
-	n, ok := st.Atoll.(*parser.SplitAt)
-	if !ok {
-		return unsupported("this statement is not supported")
+	switch n := st.Atoll.(type) {
+	case *parser.SplitAt:
+		return &command{catalog: true, alone: "ALTER TABLE ... SPLIT AT", run: func(ctx context.Context, _ pgwire.RowWriter) (string, error) {
+			return "ALTER TABLE", s.splitAt(ctx, st, n)
+		}}
+	case *parser.AlterNode:
+		return &command{catalog: true, alone: "ALTER NODE", run: func(ctx context.Context, _ pgwire.RowWriter) (string, error) {
+			return "ALTER NODE", s.alterNode(ctx, n)
+		}}
 	}
-	return &command{catalog: true, alone: "ALTER TABLE ... SPLIT AT", run: func(ctx context.Context, _ pgwire.RowWriter) (string, error) {
-		return "ALTER TABLE", s.splitAt(ctx, st, n)
-	}}
+	return unsupported("this statement is not supported")
+}
+
+// alterNode drains or decommissions a node. Only a superuser may.
+func (s *Session) alterNode(ctx context.Context, n *parser.AlterNode) error {
+	admin := s.eng.cfg.Admin
+	if admin == nil {
+		return pgerror.New(pgerrcode.FeatureNotSupported, "this node can't change the cluster")
+	}
+	if err := s.loadRole(ctx); err != nil {
+		return err
+	}
+	if !s.role.Superuser {
+		return pgerror.New(pgerrcode.InsufficientPrivilege, "must be superuser to alter a node")
+	}
+	var err error
+	switch n.Action {
+	case parser.DrainNode, parser.UndrainNode:
+		err = admin.DrainNode(ctx, n.Node, n.Action == parser.DrainNode)
+	default:
+		err = admin.DecommissionNode(ctx, n.Node, n.Action == parser.DecommissionDeadNode)
+	}
+	if err != nil {
+		return pgerror.Wrap(err, pgerrcode.ObjectNotInPrerequisiteState, "node %d: %s", n.Node, err.Error())
+	}
+	return nil
 }
 
 // splitAt makes range boundaries at rows of a table's primary index.
