@@ -147,16 +147,17 @@ func (b *memBoots) Record(n keys.NodeID, boot, nonce uint64) error {
 // TCP is the Network over TCP, with one connection per direction, node pair and class.
 type TCP struct {
 	mux
-	isolated atomic.Bool // fault injection
-	cfg      TCPConfig
-	ln       net.Listener
-	nonce    uint64
-	id       atomic.Pointer[Identity]
-	ctx      context.Context
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
-	metrics  *tcpMetrics
-	stale    sync.Once
+	isolated      atomic.Bool  // fault injection
+	refusalLogged atomic.Int64 // when a refused connection was last worth a warning; unix nanoseconds
+	cfg           TCPConfig
+	ln            net.Listener
+	nonce         uint64
+	id            atomic.Pointer[Identity]
+	ctx           context.Context
+	cancel        context.CancelFunc
+	wg            sync.WaitGroup
+	metrics       *tcpMetrics
+	stale         sync.Once
 
 	mu       sync.Mutex
 	closed   bool

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
@@ -240,8 +241,20 @@ func (t *TCP) accept(c net.Conn) {
 	t.mu.Unlock()
 	t.metrics.refused.Inc()
 	if err != nil && t.ctx.Err() == nil {
-		t.cfg.Logger.Warn("connection refused", "node", t.Self(), "remote", c.RemoteAddr().String(), "err", err)
+		t.cfg.Logger.Log(t.ctx, t.refusalLevel(), "connection refused", "node", t.Self(), "remote", c.RemoteAddr().String(), "err", err)
 	}
+}
+
+// refusalEvery is how often a refused connection is worth a warning: a node whose directory
+// is out of date tries several times a second.
+const refusalEvery = 10 * time.Second
+
+func (t *TCP) refusalLevel() slog.Level {
+	now, last := time.Now().UnixNano(), t.refusalLogged.Load()
+	if now-last < int64(refusalEvery) || !t.refusalLogged.CompareAndSwap(last, now) {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 func (t *TCP) greet(c net.Conn) (*conn, error) {
