@@ -243,3 +243,16 @@ func TestFailedTransfer(t *testing.T) {
 		c.close()
 	})
 }
+
+// A leader that gave its lease up for a transfer whose target was not elected takes a new term.
+func TestLeaderWithoutLeaseTakesANewTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, 3, 1, func(*cluster) {})
+		c.leased(5*time.Second, 0)
+		tr := c.node(c.holder(1)).reps[1].tr
+		tr.DropLease(tr.Lease().Term)
+		require.False(t, tr.Lease().Valid)
+		c.leased(2*time.Second, 0)
+		c.close()
+	})
+}

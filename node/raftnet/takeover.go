@@ -179,6 +179,10 @@ func (k *takeover) sweep() {
 		if rf == nil {
 			continue
 		}
+		if rf.State() == raft.Leader && t.dropped.Load() >= rf.CurrentTerm() {
+			k.leaseless(t, rf.CurrentTerm())
+			continue
+		}
 		if v := k.judge(t, rf); v != leaderFine {
 			k.consider(t, rf, v)
 			continue
@@ -186,6 +190,22 @@ func (k *takeover) sweep() {
 		t.mu.Lock()
 		t.elect.since, t.elect.tries = 0, 0
 		t.mu.Unlock()
+	}
+}
+
+// leaseless brings a leader that has given its lease up into a new term, once nobody else
+// can have been elected on the strength of that: a transfer's target may have lost its
+// election, and then the range would be without a leaseholder for ever.
+func (k *takeover) leaseless(t *RangeTransport, term uint64) {
+	now := k.r.mono()
+	t.mu.Lock()
+	if t.elect.since == 0 {
+		t.elect.since = now
+	}
+	due := now-t.elect.since >= int64(k.r.cfg.Backup)
+	t.mu.Unlock()
+	if due {
+		k.reelect(t, term, term)
 	}
 }
 

@@ -19,6 +19,12 @@ var (
 	keepFlag   = flag.Bool("keep", false, "keep the trace of passing runs, too")
 )
 
+// isSet reports whether a flag was given.
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
 // simulate runs a seed in a bubble of its own and judges it.
 func simulate(t *testing.T, opts Options) *Report {
 	t.Helper()
@@ -39,7 +45,11 @@ func simulate(t *testing.T, opts Options) *Report {
 func TestFocus(t *testing.T) {
 	for name, focus := range map[string]Focus{"leases": FocusLeases, "transfers": FocusTransfers} {
 		t.Run(name, func(t *testing.T) {
-			for seed := *firstFlag; seed < *firstFlag+4; seed++ {
+			n := uint64(4)
+			if isSet("seeds") {
+				n = uint64(*seedsFlag)
+			}
+			for seed := *firstFlag; seed < *firstFlag+n; seed++ {
 				pass(t, Options{Seed: seed, Focus: focus})
 			}
 		})
@@ -71,12 +81,10 @@ func pass(t *testing.T, opts Options) bool {
 // TestSeeds runs clusters under faults; nothing may be lost, stale, doubled or torn.
 func TestSeeds(t *testing.T) {
 	first, count := *firstFlag, *seedsFlag
-	isSet := map[string]bool{}
-	flag.Visit(func(f *flag.Flag) { isSet[f.Name] = true })
-	if isSet["seed"] && !isSet["seeds"] {
+	if isSet("seed") && !isSet("seeds") {
 		count = 1
 	}
-	if testing.Short() && !isSet["seeds"] && !isSet["seed"] {
+	if testing.Short() && !isSet("seeds") && !isSet("seed") {
 		count = 4
 	}
 	var failed []uint64

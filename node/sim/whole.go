@@ -39,6 +39,7 @@ func (s *sim) untilWhole() error {
 		if p := n.open(); p != nil {
 			for _, r := range p.host.Store.Ranges() {
 				s.trace.add("n%d: %s leader n%d lease %t term %d applied %d", n.id, &r.Desc, r.Leader, r.Lease, r.Term, r.Applied)
+				s.trace.add("n%d: %s", n.id, p.host.Router.Describe(r.Desc.RangeID))
 			}
 		}
 	}
