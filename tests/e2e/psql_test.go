@@ -187,6 +187,20 @@ func bigStatement(t *testing.T, c *Cluster) {
 	file := filepath.Join(tempDir(t), "big.sql")
 	require.NoError(t, os.WriteFile(file, []byte("SELECT length('"+strings.Repeat("x", size)+"') AS n;\n"), 0o600))
 	require.Equal(t, fmt.Sprintf("%d\n", size), psqlOK(t, c, 0, "", "-At", "-f", file))
+	// As many rows it is one transaction, through any node.
+	var rows strings.Builder
+	rows.WriteString("CREATE TABLE many (id int PRIMARY KEY, v text);\nINSERT INTO many VALUES ")
+	const each = 10 << 10
+	for i := range size / each {
+		if i > 0 {
+			rows.WriteByte(',')
+		}
+		fmt.Fprintf(&rows, "(%d,'%s')", i, strings.Repeat("z", each))
+	}
+	rows.WriteString(";\n")
+	require.NoError(t, os.WriteFile(file, []byte(rows.String()), 0o600))
+	require.Equal(t, fmt.Sprintf("CREATE TABLE\nINSERT 0 %d\n", size/each), psqlOK(t, c, 2, "", "-f", file))
+	require.Equal(t, fmt.Sprintf("%d|%d\n", size/each, size), psqlOK(t, c, 0, "SELECT count(*), sum(length(v)) FROM many;", "-At"))
 	// As a value in a table it either fits, or is refused in words; the session goes on.
 	conn := c.Connect(t, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
