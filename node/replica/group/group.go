@@ -195,6 +195,13 @@ func (g *Group) Close() {
 func (g *Group) watch(inst *instance) {
 	defer inst.watch.Done()
 	led := false
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
+	lead := func() {
+		if !g.lead(inst) {
+			again.Reset(leadAgain)
+		}
+	}
 	for {
 		select {
 		case leads := <-inst.raft.LeaderCh():
@@ -204,7 +211,11 @@ func (g *Group) watch(inst *instance) {
 			}
 			led = leads
 			if leads {
-				g.lead(inst)
+				lead()
+			}
+		case <-again.C:
+			if led {
+				lead()
 			}
 		case <-inst.down:
 			if led && g.cfg.OnLost != nil {
@@ -216,21 +227,28 @@ func (g *Group) watch(inst *instance) {
 }
 
 // lead appends an entry of the new term and reports the leadership once it is applied here:
-// then every entry of earlier terms is applied as well (raft.md rule 14, S2 c).
-func (g *Group) lead(inst *instance) {
+// then every entry of earlier terms is applied as well (raft.md rule 14, S2 c). It returns
+// false if that has to be tried again.
+func (g *Group) lead(inst *instance) bool {
 	f := inst.raft.Apply(raftcmd.NewEntry(nil), 0)
 	endOnShutdown(f, inst.down)
 	if err := f.Error(); err != nil {
-		return // deposed already: LeaderCh says so
+		// Deposed already, which LeaderCh says, unless raft still ends a transfer that an
+		// earlier term began: it refuses every entry meanwhile.
+		return inst.raft.State() != raft.Leader
 	}
 	term := inst.raft.CurrentTerm()
 	if inst.raft.State() != raft.Leader || g.fsm.appliedTerm.Load() != term {
-		return
+		return true // another term has begun: LeaderCh says so
 	}
 	if g.cfg.OnLead != nil {
 		g.cfg.OnLead(term)
 	}
+	return true
 }
+
+// leadAgain is when a new leader tries its first entry again.
+const leadAgain = 20 * time.Millisecond
 
 // apply is the proposer's way into the current raft instance.
 func (g *Group) apply(entry []byte) raft.ApplyFuture {
