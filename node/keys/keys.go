@@ -1,10 +1,10 @@
 // Package keys is the key map: which byte prefix belongs to what, in physical order.
 //
 //	""                       KeyMin
-//	\x01 r <rangeID:8>  ...  range-local by ID, not versioned: applied state, descriptor,
-//	                         applied command IDs, GC threshold; never addressed by a request
 //	\x01 k <key>        ...  range-local by address: transaction records; lives in the
 //	                         range that holds <key>
+//	\x01 r <rangeID:8>  ...  range-local by ID, not versioned: applied state, descriptor,
+//	                         applied command IDs, GC threshold; never addressed by a request
 //	\x02 <end key>           meta: the descriptor of the range that ends at <end key>
 //	\x03 ...                 system: node directory, ID allocators, cluster settings
 //	\x04 <table> <index> ... table data (tables, indexes, sequences), encoded by package encoding
