@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -218,9 +219,12 @@ func (c *client) list(p *process) {
 	slow := c.rng.IntN(8) == 0
 	rec := check.Txn{Client: c.id, Start: time.Now()}
 	var ops []check.Op // of the last attempt
+	var steplog []string
+	var last *txn.Txn
 	var err error
 	rec.Outcome, err = c.outcome(p, txn.Options{Name: "list"}, func(ctx context.Context, t *txn.Txn) error {
 		ops = ops[:0:0]
+		last, steplog = t, append(steplog[:0:0], "begin "+t.ReadTimestamp().String())
 		for _, st := range steps {
 			opts := txn.ReadOptions{}
 			if st.value != 0 {
@@ -230,6 +234,7 @@ func (c *client) list(p *process) {
 			if err != nil {
 				return err
 			}
+			steplog = append(steplog, fmt.Sprintf("%s read %d as of %s: version %s", time.Since(s.trace.start), st.key, t.ReadTimestamp(), got.Version))
 			list, err := decodeList(got.Value)
 			if err != nil {
 				return err
@@ -255,6 +260,7 @@ func (c *client) list(p *process) {
 	rec.End = time.Now()
 	if rec.Outcome == check.Committed {
 		rec.Ops = ops
+		s.trace.add("client %d txn %x committed at %s: %s", c.id, last.ID(), last.CommitTimestamp(), strings.Join(steplog, "; "))
 	} else { // what such a transaction read proves nothing
 		for _, st := range steps {
 			if st.value != 0 {
