@@ -15,21 +15,6 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// Authenticator says how a user proves who they are.
-type Authenticator interface {
-	Credential(ctx context.Context, user, database string, tls bool) (Credential, error)
-}
-
-// Credential is what a user must show.
-type Credential struct {
-	// Trust lets the user in without a password.
-	Trust bool
-	// Verifier is PostgreSQL's form: SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>.
-	// Empty, or unknown users: the exchange runs to its end and fails, so that nobody learns
-	// which users exist.
-	Verifier string
-}
-
 // authenticate runs the exchange. A nil error means that the user is who they say.
 func (c *conn) authenticate(ctx context.Context, user, database string) error {
 	if c.srv.cfg.Auth == nil {

@@ -1,143 +1,35 @@
 package pgwire
 
-import (
-	"context"
-	"time"
+import "github.com/atolldb/atoll/node/sql/client"
 
-	"github.com/atolldb/atoll/node/sql/types"
+// The seam to SQL, by the names that this package uses. The types lie below, since imports
+// point down: package session implements them and must not know the protocol.
+type (
+	Authenticator = client.Authenticator
+	Credential    = client.Credential
+	Engine        = client.Engine
+	ConnectParams = client.ConnectParams
+	Notifier      = client.Notifier
+	Notice        = client.Notice
+	Session       = client.Session
+	State         = client.State
+	TxnStatus     = client.TxnStatus
+	Statement     = client.Statement
+	Prepared      = client.Prepared
+	Column        = client.Column
+	Portal        = client.Portal
+	CopyDirection = client.CopyDirection
+	RowWriter     = client.RowWriter
+	CopyReader    = client.CopyReader
+	CopyWriter    = client.CopyWriter
 )
 
-// Engine opens SQL sessions. Package sql implements it.
-type Engine interface {
-	// Connect authorizes nothing: pgwire has authenticated the user. It fails with SQLSTATE
-	// 3D000 for a database that does not exist, 28000 for an unknown role.
-	Connect(ctx context.Context, p ConnectParams) (Session, error)
-}
-
-// ConnectParams is what the startup message said.
-type ConnectParams struct {
-	User, Database string
-	Settings       map[string]string // application_name, client_encoding, options ...
-	RemoteAddr     string
-	ProcessID      uint32
-	// Notify sends a ParameterStatus or a notice to the client as soon as the protocol allows.
-	Notify Notifier
-}
-
-// Notifier takes what a session says beside its results.
-type Notifier interface {
-	ParameterStatus(name, value string)
-	Notice(n *Notice)
-}
-
-// Notice is a NoticeResponse.
-type Notice struct {
-	Severity, Code, Message, Detail, Hint string
-}
-
-// Session is one client's session. Only Cancel may be called while another method runs.
-type Session interface {
-	// Parse splits a simple-query string into statements. Error positions are in the whole string.
-	Parse(query string) ([]Statement, error)
-	// Prepare binds a statement (a nil one is the empty query) with the parameter types that
-	// the client fixed (0: to be inferred).
-	Prepare(ctx context.Context, st Statement, paramTypes []types.OID) (Prepared, error)
-	// Sync ends the implicit transaction, if one is open: commit, or roll back when failed.
-	Sync(ctx context.Context, failed bool) error
-	// State is what the protocol needs to know of the session between statements.
-	State() State
-	// Cancel interrupts what runs now (SQLSTATE 57014).
-	Cancel()
-	// Close rolls back what is open and drops what the session holds.
-	Close()
-}
-
-// State is a session's transaction status and the settings that shape values on the wire.
-type State struct {
-	Txn TxnStatus
-	Env *types.Env
-	// IdleTimeout is how long the client may stay silent in this state; 0 means for ever.
-	IdleTimeout time.Duration
-}
-
-// TxnStatus is ReadyForQuery's status byte.
-type TxnStatus byte
-
+// The values of the seam's enumerations.
 const (
-	Idle   TxnStatus = 'I'
-	InTxn  TxnStatus = 'T'
-	Failed TxnStatus = 'E'
+	Idle           = client.Idle
+	InTxn          = client.InTxn
+	Failed         = client.Failed
+	NoCopy         = client.NoCopy
+	CopyFromClient = client.CopyFromClient
+	CopyToClient   = client.CopyToClient
 )
-
-// Statement is one parsed statement.
-type Statement interface {
-	// Text is the statement's own text.
-	Text() string
-}
-
-// Prepared is a statement that is bound to types.
-type Prepared interface {
-	ParamTypes() []types.OID
-	// Columns is nil for a statement that returns no rows.
-	Columns() []Column
-	// Bind makes a portal. args hold one value per parameter.
-	Bind(ctx context.Context, args []types.Datum) (Portal, error)
-	Close()
-}
-
-// Column describes a result column (RowDescription).
-type Column struct {
-	Name     string
-	TableOID uint32
-	AttNum   int16
-	Type     types.OID
-	TypeLen  int16 // pg_type.typlen
-	TypeMod  int32 // -1: none
-}
-
-// Portal is a bound statement, ready to run.
-type Portal interface {
-	Columns() []Column
-	// CopyDirection says whether running it is a COPY.
-	CopyDirection() CopyDirection
-	// Run sends at most maxRows rows (0: all) to out, and reports whether more may follow;
-	// then it can be called again. tag is the command tag once it is complete. last says that
-	// Sync follows: an implicit transaction is then committed before Run returns, so that it
-	// can be run again inside the server after a conflict (SAFETY S14).
-	Run(ctx context.Context, out RowWriter, maxRows int64, last bool) (suspended bool, tag string, err error)
-	// CopyIn runs a COPY FROM STDIN: data yields the client's CopyData payloads, then io.EOF.
-	CopyIn(ctx context.Context, data CopyReader) (tag string, err error)
-	// CopyOut runs a COPY TO STDOUT.
-	CopyOut(ctx context.Context, out CopyWriter) (tag string, err error)
-	Close()
-}
-
-// CopyDirection says what kind of COPY a portal is.
-type CopyDirection uint8
-
-const (
-	NoCopy CopyDirection = iota
-	CopyFromClient
-	CopyToClient
-)
-
-// RowWriter takes result rows; it has encoded the row when it returns. An error ends the statement.
-type RowWriter interface {
-	WriteRow(row []types.Datum) error
-	// Retract takes back all rows written since the portal began to run. It returns false
-	// when some have left for the client: then the statement can't be run again (SAFETY S14).
-	Retract() bool
-}
-
-// CopyReader yields CopyData payloads. Boundaries mean nothing. It returns io.EOF at CopyDone,
-// and an error with SQLSTATE 57014 at CopyFail.
-type CopyReader interface {
-	ReadCopyData() ([]byte, error)
-}
-
-// CopyWriter takes CopyData payloads.
-type CopyWriter interface {
-	// Begin sends CopyOutResponse; binary says the format.
-	Begin(columns int, binary bool) error
-	WriteCopyData(b []byte) error
-}

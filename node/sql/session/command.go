@@ -5,7 +5,7 @@ import (
 
 	"github.com/jackc/pgerrcode"
 
-	"github.com/atolldb/atoll/node/pgwire"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
 	"github.com/atolldb/atoll/node/sql/pgerror"
@@ -14,12 +14,12 @@ import (
 // command is a statement that is not planned: it changes the session, the transaction
 // block or the catalog.
 type command struct {
-	columns []pgwire.Column
+	columns []client.Column
 	// run returns the command tag. out is for those with columns.
-	run func(ctx context.Context, out pgwire.RowWriter) (tag string, err error)
+	run func(ctx context.Context, out client.RowWriter) (tag string, err error)
 	// copyIn and copyOut are set instead of run for COPY.
-	copyIn  func(ctx context.Context, data pgwire.CopyReader) (tag string, err error)
-	copyOut func(ctx context.Context, out pgwire.CopyWriter) (tag string, err error)
+	copyIn  func(ctx context.Context, data client.CopyReader) (tag string, err error)
+	copyOut func(ctx context.Context, out client.CopyWriter) (tag string, err error)
 	copy    *copyStatement
 	// block: it controls the transaction block itself and runs also in a failed one.
 	block bool
@@ -35,7 +35,7 @@ func (s *Session) command(st *parser.Statement) *command {
 		return s.atollCommand(st)
 	}
 	noRows := func(f func(ctx context.Context) (string, error)) *command {
-		return &command{run: func(ctx context.Context, _ pgwire.RowWriter) (string, error) { return f(ctx) }}
+		return &command{run: func(ctx context.Context, _ client.RowWriter) (string, error) { return f(ctx) }}
 	}
 	switch n := st.Node.GetNode().(type) {
 	case *ast.Node_TransactionStmt:
@@ -45,7 +45,7 @@ func (s *Session) command(st *parser.Statement) *command {
 	case *ast.Node_VariableSetStmt:
 		return noRows(func(ctx context.Context) (string, error) { return s.variableSet(ctx, n.VariableSetStmt) })
 	case *ast.Node_VariableShowStmt:
-		return &command{columns: showColumns(n.VariableShowStmt.Name), run: func(ctx context.Context, out pgwire.RowWriter) (string, error) {
+		return &command{columns: showColumns(n.VariableShowStmt.Name), run: func(ctx context.Context, out client.RowWriter) (string, error) {
 			return s.show(ctx, n.VariableShowStmt, out)
 		}}
 	case *ast.Node_DiscardStmt:
@@ -85,7 +85,7 @@ func (s *Session) command(st *parser.Statement) *command {
 }
 
 func unsupported(message string) *command {
-	return &command{run: func(context.Context, pgwire.RowWriter) (string, error) {
+	return &command{run: func(context.Context, client.RowWriter) (string, error) {
 		return "", pgerror.New(pgerrcode.FeatureNotSupported, "%s", message)
 	}}
 }
@@ -96,7 +96,7 @@ func (s *Session) executeCommand(n *ast.ExecuteStmt) *command {
 	if ns, ok := s.named[n.Name]; ok {
 		c.columns = ns.p.Columns()
 	}
-	c.run = func(ctx context.Context, out pgwire.RowWriter) (string, error) {
+	c.run = func(ctx context.Context, out client.RowWriter) (string, error) {
 		p, args, err := s.executeStmt(ctx, n)
 		if err != nil {
 			return "", err

@@ -9,8 +9,8 @@ import (
 
 	"github.com/jackc/pgerrcode"
 
-	"github.com/atolldb/atoll/node/pgwire"
 	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/copyfmt"
 	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
@@ -198,15 +198,15 @@ func (c *copyStatement) columnFlags(d *ast.DefElem) ([]bool, error) {
 }
 
 // wireColumns tells the client how many fields a row has.
-func (c *copyStatement) wireColumns() []pgwire.Column {
+func (c *copyStatement) wireColumns() []client.Column {
 	if c.query != nil {
 		return c.query.Columns()
 	}
-	return make([]pgwire.Column, len(c.columns))
+	return make([]client.Column, len(c.columns))
 }
 
 // copyFrom loads rows. The whole COPY is one statement: all rows or none.
-func (s *Session) copyFrom(ctx context.Context, c *copyStatement, data pgwire.CopyReader) (string, error) {
+func (s *Session) copyFrom(ctx context.Context, c *copyStatement, data client.CopyReader) (string, error) {
 	ins, err := s.newInserter(ctx, c)
 	if err != nil {
 		return "", err
@@ -288,7 +288,7 @@ func (c *copyStatement) where(err error, line int64, column string) error {
 }
 
 // copyTo sends rows.
-func (s *Session) copyTo(ctx context.Context, c *copyStatement, out pgwire.CopyWriter) (string, error) {
+func (s *Session) copyTo(ctx context.Context, c *copyStatement, out client.CopyWriter) (string, error) {
 	cols := c.query.Columns()
 	if err := out.Begin(len(cols), c.opts.Format == copyfmt.Binary); err != nil {
 		return "", err
@@ -309,21 +309,21 @@ func (s *Session) copyTo(ctx context.Context, c *copyStatement, out pgwire.CopyW
 	return fmt.Sprintf("COPY %d", w.rows), nil
 }
 
-// copySink formats rows. It implements pgwire.RowWriter.
+// copySink formats rows. It implements client.RowWriter.
 type copySink struct {
 	s      *Session
 	c      *copyStatement
-	out    pgwire.CopyWriter
-	cols   []pgwire.Column
+	out    client.CopyWriter
+	cols   []client.Column
 	fields []copyfmt.Field
 	buf    []byte
 	rows   int64
 }
 
-// Retract implements pgwire.RowWriter: CopyData may have left.
+// Retract implements client.RowWriter: CopyData may have left.
 func (w *copySink) Retract() bool { return false }
 
-// WriteRow implements pgwire.RowWriter.
+// WriteRow implements client.RowWriter.
 func (w *copySink) WriteRow(row []types.Datum) error {
 	for i, d := range row {
 		f := &w.fields[i]

@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgerrcode"
 
-	"github.com/atolldb/atoll/node/pgwire"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
 	"github.com/atolldb/atoll/node/sql/pgerror"
@@ -68,7 +68,7 @@ func (s *Session) fetchCommand(n *ast.FetchStmt) *command {
 	if cur, ok := s.cursors[n.Portalname]; ok && !n.Ismove {
 		c.columns = cur.p.Columns()
 	}
-	c.run = func(ctx context.Context, out pgwire.RowWriter) (string, error) {
+	c.run = func(ctx context.Context, out client.RowWriter) (string, error) {
 		cur, ok := s.cursors[n.Portalname]
 		if !ok {
 			return "", pgerror.New(pgerrcode.InvalidCursorName, "cursor %q does not exist", n.Portalname)
@@ -101,7 +101,7 @@ func tagOf(n *ast.FetchStmt, count int64) string {
 }
 
 // fetch sends at most limit rows (0: all).
-func (c *cursor) fetch(ctx context.Context, out pgwire.RowWriter, limit int64) (int64, error) {
+func (c *cursor) fetch(ctx context.Context, out client.RowWriter, limit int64) (int64, error) {
 	if c.done {
 		return 0, nil
 	}

@@ -15,8 +15,8 @@ import (
 
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
-	"github.com/atolldb/atoll/node/pgwire"
 	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/exec"
 	"github.com/atolldb/atoll/node/sql/pgcatalog"
 	"github.com/atolldb/atoll/node/sql/pgerror"
@@ -53,7 +53,7 @@ type ClusterAdmin interface {
 	DecommissionNode(ctx context.Context, node int32, dead bool) error
 }
 
-// Engine makes sessions. It implements pgwire.Engine.
+// Engine makes sessions. It implements client.Engine.
 type Engine struct {
 	cfg     Config
 	metrics engineMetrics
@@ -91,8 +91,8 @@ func NewEngine(cfg Config) (*Engine, error) {
 // connectTimeout bounds how long a client waits for its session when ranges do not answer.
 const connectTimeout = 20 * time.Second
 
-// Connect implements pgwire.Engine.
-func (e *Engine) Connect(ctx context.Context, p pgwire.ConnectParams) (pgwire.Session, error) {
+// Connect implements client.Engine.
+func (e *Engine) Connect(ctx context.Context, p client.ConnectParams) (client.Session, error) {
 	s := &Session{
 		eng: e, ctx: ctx, notify: p.Notify, user: p.User, sessionUser: p.User, database: p.Database, pid: p.ProcessID, remote: p.RemoteAddr,
 		started: time.Now(), vars: newSettings(), env: types.DefaultEnv(), reported: map[string]string{},

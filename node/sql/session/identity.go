@@ -8,9 +8,9 @@ import (
 
 	"github.com/jackc/pgerrcode"
 
-	"github.com/atolldb/atoll/node/pgwire"
 	"github.com/atolldb/atoll/node/sql/builtins"
 	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/ddl"
 	"github.com/atolldb/atoll/node/sql/exec/rowio"
 	"github.com/atolldb/atoll/node/sql/parser"
@@ -82,7 +82,7 @@ func (d definer) Notice(severity, code, message string) {
 	if severity == "NOTICE" {
 		code = pgerrcode.SuccessfulCompletion // as PostgreSQL: a notice is no condition
 	}
-	d.s.notify.Notice(&pgwire.Notice{Severity: severity, Code: code, Message: message})
+	d.s.notify.Notice(&client.Notice{Severity: severity, Code: code, Message: message})
 }
 
 func (d definer) Position(location int32) int {
@@ -111,7 +111,7 @@ func (s *Session) ddlCommand(st *parser.Statement) *command {
 		return unsupported("this statement is not supported")
 	}
 	c := &command{catalog: true, alone: ddl.Alone(st.Node)}
-	c.run = func(ctx context.Context, _ pgwire.RowWriter) (string, error) {
+	c.run = func(ctx context.Context, _ client.RowWriter) (string, error) {
 		if s.tx.readOnly {
 			return "", readOnlyViolation("this statement")
 		}

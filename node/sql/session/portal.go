@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgerrcode"
 
 	"github.com/atolldb/atoll/node/kv"
-	"github.com/atolldb/atoll/node/pgwire"
 	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/sql/types"
@@ -17,7 +17,7 @@ import (
 
 const serializable = kv.Serializable
 
-// prepared implements pgwire.Prepared: a command, or a plan.
+// prepared implements client.Prepared: a command, or a plan.
 type prepared struct {
 	s          *Session
 	st         *parser.Statement
@@ -26,7 +26,7 @@ type prepared struct {
 	planned
 }
 
-// ParamTypes implements pgwire.Prepared.
+// ParamTypes implements client.Prepared.
 func (p *prepared) ParamTypes() []types.OID {
 	if p.cmd != nil {
 		return nil
@@ -34,19 +34,19 @@ func (p *prepared) ParamTypes() []types.OID {
 	return p.plan.ParamTypes
 }
 
-// Columns implements pgwire.Prepared.
-func (p *prepared) Columns() []pgwire.Column {
+// Columns implements client.Prepared.
+func (p *prepared) Columns() []client.Column {
 	if p.cmd != nil {
 		return p.cmd.columns
 	}
 	return p.columns
 }
 
-// Close implements pgwire.Prepared.
+// Close implements client.Prepared.
 func (p *prepared) Close() {}
 
-// Bind implements pgwire.Prepared.
-func (p *prepared) Bind(ctx context.Context, args []types.Datum) (pgwire.Portal, error) {
+// Bind implements client.Prepared.
+func (p *prepared) Bind(ctx context.Context, args []types.Datum) (client.Portal, error) {
 	s := p.s
 	if s.tx != nil && s.tx.failed && (p.cmd == nil || !p.cmd.block || !endsBlock(p.st)) {
 		return nil, errFailedBlock()
@@ -69,7 +69,7 @@ func (p *prepared) Bind(ctx context.Context, args []types.Datum) (pgwire.Portal,
 	return pt, nil
 }
 
-// portal implements pgwire.Portal.
+// portal implements client.Portal.
 type portal struct {
 	p    *prepared
 	args []types.Datum
@@ -78,26 +78,26 @@ type portal struct {
 	tx   *transaction // the block that run belongs to
 }
 
-// Columns implements pgwire.Portal.
-func (pt *portal) Columns() []pgwire.Column {
+// Columns implements client.Portal.
+func (pt *portal) Columns() []client.Column {
 	if pt.copy != nil {
 		return pt.copy.wireColumns()
 	}
 	return pt.p.Columns()
 }
 
-// CopyDirection implements pgwire.Portal.
-func (pt *portal) CopyDirection() pgwire.CopyDirection {
+// CopyDirection implements client.Portal.
+func (pt *portal) CopyDirection() client.CopyDirection {
 	switch {
 	case pt.copy == nil:
-		return pgwire.NoCopy
+		return client.NoCopy
 	case pt.copy.node.IsFrom:
-		return pgwire.CopyFromClient
+		return client.CopyFromClient
 	}
-	return pgwire.CopyToClient
+	return client.CopyToClient
 }
 
-// Close implements pgwire.Portal.
+// Close implements client.Portal.
 func (pt *portal) Close() {
 	if pt.run != nil {
 		pt.run.close()
@@ -105,8 +105,8 @@ func (pt *portal) Close() {
 	}
 }
 
-// CopyIn implements pgwire.Portal. A COPY can't be run again: the client's data is gone.
-func (pt *portal) CopyIn(ctx context.Context, data pgwire.CopyReader) (tag string, err error) {
+// CopyIn implements client.Portal. A COPY can't be run again: the client's data is gone.
+func (pt *portal) CopyIn(ctx context.Context, data client.CopyReader) (tag string, err error) {
 	err = pt.once(ctx, func(ctx context.Context) (err error) {
 		if pt.p.s.tx.readOnly {
 			return readOnlyViolation("COPY FROM")
@@ -117,8 +117,8 @@ func (pt *portal) CopyIn(ctx context.Context, data pgwire.CopyReader) (tag strin
 	return tag, err
 }
 
-// CopyOut implements pgwire.Portal.
-func (pt *portal) CopyOut(ctx context.Context, out pgwire.CopyWriter) (tag string, err error) {
+// CopyOut implements client.Portal.
+func (pt *portal) CopyOut(ctx context.Context, out client.CopyWriter) (tag string, err error) {
 	err = pt.once(ctx, func(ctx context.Context) (err error) {
 		tag, err = pt.p.s.copyTo(ctx, pt.copy, out)
 		return err
@@ -150,8 +150,8 @@ func (s *Session) startStatement() {
 	t.Step()
 }
 
-// Run implements pgwire.Portal.
-func (pt *portal) Run(ctx context.Context, out pgwire.RowWriter, maxRows int64, last bool) (suspended bool, tag string, err error) {
+// Run implements client.Portal.
+func (pt *portal) Run(ctx context.Context, out client.RowWriter, maxRows int64, last bool) (suspended bool, tag string, err error) {
 	s := pt.p.s
 	if cmd := pt.p.cmd; cmd != nil && !cmd.catalog {
 		err = pt.runCommand(ctx, out, &tag)
@@ -181,7 +181,7 @@ func (pt *portal) Run(ctx context.Context, out pgwire.RowWriter, maxRows int64, 
 }
 
 // runCommand runs a command that is not retried.
-func (pt *portal) runCommand(ctx context.Context, out pgwire.RowWriter, tag *string) error {
+func (pt *portal) runCommand(ctx context.Context, out client.RowWriter, tag *string) error {
 	s, cmd := pt.p.s, pt.p.cmd
 	if s.tx != nil && s.tx.failed && !cmd.block {
 		return errFailedBlock()
@@ -198,7 +198,7 @@ func (pt *portal) runCommand(ctx context.Context, out pgwire.RowWriter, tag *str
 }
 
 // step runs the plan, or the rest of it. last says that an implicit transaction commits next.
-func (pt *portal) step(ctx context.Context, out pgwire.RowWriter, maxRows int64, last bool) (suspended bool, tag string, err error) {
+func (pt *portal) step(ctx context.Context, out client.RowWriter, maxRows int64, last bool) (suspended bool, tag string, err error) {
 	s := pt.p.s
 	if pt.run != nil && pt.tx != s.tx {
 		return false, "", pgerror.New(pgerrcode.InvalidCursorName, "the portal's transaction has ended")
@@ -235,7 +235,7 @@ func retryable(err error) bool { return txn.IsRetryable(err) || catalog.IsRestar
 // restart prepares another run of the statement after a conflict, if nobody can notice
 // (SAFETY S14): no row has left, and the statement is the first of its block. In READ
 // COMMITTED a later one may be run again as well.
-func (s *Session) restart(ctx context.Context, pt *portal, out pgwire.RowWriter) bool {
+func (s *Session) restart(ctx context.Context, pt *portal, out client.RowWriter) bool {
 	pt.Close()
 	if !out.Retract() {
 		return false

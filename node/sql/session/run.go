@@ -7,9 +7,9 @@ import (
 	"github.com/jackc/pgerrcode"
 
 	"github.com/atolldb/atoll/node/kv"
-	"github.com/atolldb/atoll/node/pgwire"
 	"github.com/atolldb/atoll/node/sql/builtins"
 	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/exec"
 	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
@@ -22,7 +22,7 @@ import (
 // planned is a statement's plan and what it was made of.
 type planned struct {
 	plan    *plan.Plan
-	columns []pgwire.Column
+	columns []client.Column
 	path    string // search_path and database when it was made
 }
 
@@ -57,13 +57,13 @@ func (s *Session) functions(ctx context.Context) *pgcatalog.Functions {
 // pathKey is what name resolution depends on beside the catalog.
 func (s *Session) pathKey() string { return s.vars.raw("search_path") + "\x00" + s.user }
 
-func wireColumns(pl *plan.Plan) []pgwire.Column {
+func wireColumns(pl *plan.Plan) []client.Column {
 	if pl.Columns == nil {
 		return nil
 	}
-	out := make([]pgwire.Column, len(pl.Columns))
+	out := make([]client.Column, len(pl.Columns))
 	for i, c := range pl.Columns {
-		out[i] = pgwire.Column{Name: c.Name, TableOID: uint32(c.Table), AttNum: int16(c.Attr), Type: c.Typ, TypeLen: -1, TypeMod: c.Mod}
+		out[i] = client.Column{Name: c.Name, TableOID: uint32(c.Table), AttNum: int16(c.Attr), Type: c.Typ, TypeLen: -1, TypeMod: c.Mod}
 		if t, ok := types.Lookup(c.Typ); ok {
 			out[i].TypeLen = t.Len
 		}
@@ -107,7 +107,7 @@ func (p *prepared) fresh(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-func sameColumns(a, b []pgwire.Column) bool {
+func sameColumns(a, b []client.Column) bool {
 	if len(a) != len(b) {
 		return false
 	}
@@ -162,7 +162,7 @@ func (s *Session) execContext(ctx context.Context, args []types.Datum, commitsNe
 func (e *Engine) newRowID() int64 { return catalog.NewRowID(e.cfg.Node) }
 
 // send sends at most limit rows (0: all), and reports whether more may follow.
-func (e *execution) send(ctx context.Context, out pgwire.RowWriter, limit int64) (n int64, more bool, err error) {
+func (e *execution) send(ctx context.Context, out client.RowWriter, limit int64) (n int64, more bool, err error) {
 	for {
 		if e.batch == nil {
 			want := int64(0)
@@ -199,7 +199,7 @@ func (e *execution) tag() string { return e.rows.Tag() }
 func (e *execution) close() { e.rows.Close() }
 
 // runPlanned runs a plan to its end.
-func (s *Session) runPlanned(ctx context.Context, p *prepared, args []types.Datum, out pgwire.RowWriter) (string, error) {
+func (s *Session) runPlanned(ctx context.Context, p *prepared, args []types.Datum, out client.RowWriter) (string, error) {
 	ex, err := s.open(ctx, p, args, false)
 	if err != nil {
 		return "", err
@@ -212,7 +212,7 @@ func (s *Session) runPlanned(ctx context.Context, p *prepared, args []types.Datu
 }
 
 // runInto runs a query's rows into a sink.
-func (s *Session) runInto(ctx context.Context, p *prepared, out pgwire.RowWriter) error {
+func (s *Session) runInto(ctx context.Context, p *prepared, out client.RowWriter) error {
 	_, err := s.runPlanned(ctx, p, nil, out)
 	return err
 }
@@ -251,13 +251,13 @@ func stringNode(v string) *ast.Node {
 // oneValue keeps the first value of the last row.
 type oneValue struct{ v types.Datum }
 
-// WriteRow implements pgwire.RowWriter.
+// WriteRow implements client.RowWriter.
 func (o *oneValue) WriteRow(row []types.Datum) error {
 	o.v = row[0]
 	return nil
 }
 
-// Retract implements pgwire.RowWriter.
+// Retract implements client.RowWriter.
 func (o *oneValue) Retract() bool { return true }
 
 // checkPrivileges refuses what the current role may not do.

@@ -5,9 +5,9 @@ import (
 
 	"github.com/jackc/pgerrcode"
 
-	"github.com/atolldb/atoll/node/pgwire"
 	"github.com/atolldb/atoll/node/sql/builtins"
 	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/ddl"
 	"github.com/atolldb/atoll/node/sql/exec/rowio"
 	"github.com/atolldb/atoll/node/sql/parser"
@@ -37,11 +37,11 @@ func (e *Engine) Bootstrap(ctx context.Context) error {
 	return catalog.EnsureBootstrap(ctx, e.cfg.CatalogDB)
 }
 
-// Credential implements pgwire.Authenticator: the role's SCRAM verifier.
-func (e *Engine) Credential(ctx context.Context, user, _ string, _ bool) (pgwire.Credential, error) {
+// Credential implements client.Authenticator: the role's SCRAM verifier.
+func (e *Engine) Credential(ctx context.Context, user, _ string, _ bool) (client.Credential, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	var cred pgwire.Credential
+	var cred client.Credential
 	t := e.cfg.DB.NewTxn(txn.Options{ReadOnly: true, Name: "authentication"})
 	defer func() { _ = t.Rollback(ctx) }()
 	view := e.cfg.Catalog.NewCollection(catalogTxn{t})
@@ -66,11 +66,11 @@ func ignoreMissing(err error) error {
 func (s *Session) atollCommand(st *parser.Statement) *command {
 	switch n := st.Atoll.(type) {
 	case *parser.SplitAt:
-		return &command{catalog: true, alone: "ALTER TABLE ... SPLIT AT", run: func(ctx context.Context, _ pgwire.RowWriter) (string, error) {
+		return &command{catalog: true, alone: "ALTER TABLE ... SPLIT AT", run: func(ctx context.Context, _ client.RowWriter) (string, error) {
 			return "ALTER TABLE", s.splitAt(ctx, st, n)
 		}}
 	case *parser.AlterNode:
-		return &command{catalog: true, alone: "ALTER NODE", run: func(ctx context.Context, _ pgwire.RowWriter) (string, error) {
+		return &command{catalog: true, alone: "ALTER NODE", run: func(ctx context.Context, _ client.RowWriter) (string, error) {
 			return "ALTER NODE", s.alterNode(ctx, n)
 		}}
 	}

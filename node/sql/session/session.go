@@ -10,20 +10,20 @@ import (
 
 	"github.com/jackc/pgerrcode"
 
-	"github.com/atolldb/atoll/node/pgwire"
 	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/ddl"
 	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/sql/types"
 )
 
-// Session is one client's session. It implements pgwire.Session. Only Cancel is safe for
+// Session is one client's session. It implements client.Session. Only Cancel is safe for
 // concurrent use.
 type Session struct {
 	eng         *Engine
 	ctx         context.Context // ends when the client is gone
-	notify      pgwire.Notifier
+	notify      client.Notifier
 	user        string // SET ROLE may change it
 	sessionUser string
 	database    string
@@ -75,27 +75,27 @@ var errCanceled = pgerror.New(pgerrcode.QueryCanceled, "canceling statement due 
 // errStatementTimeout is the cause after statement_timeout.
 var errStatementTimeout = pgerror.New(pgerrcode.QueryCanceled, "canceling statement due to statement timeout")
 
-// Parse implements pgwire.Session.
-func (s *Session) Parse(query string) ([]pgwire.Statement, error) {
+// Parse implements client.Session.
+func (s *Session) Parse(query string) ([]client.Statement, error) {
 	sts, err := parser.Parse(query)
 	if err != nil {
 		s.failBlock()
 		return nil, err
 	}
-	out := make([]pgwire.Statement, len(sts))
+	out := make([]client.Statement, len(sts))
 	for i, st := range sts {
 		out[i] = st
 	}
 	return out, nil
 }
 
-// State implements pgwire.Session.
-func (s *Session) State() pgwire.State {
-	st := pgwire.State{Txn: pgwire.Idle, Env: s.env}
+// State implements client.Session.
+func (s *Session) State() client.State {
+	st := client.State{Txn: client.Idle, Env: s.env}
 	if s.tx != nil && !s.tx.implicit {
-		st.Txn = pgwire.InTxn
+		st.Txn = client.InTxn
 		if s.tx.failed {
-			st.Txn = pgwire.Failed
+			st.Txn = client.Failed
 		}
 		st.IdleTimeout = s.vars.duration("idle_in_transaction_session_timeout")
 		return st
@@ -104,7 +104,7 @@ func (s *Session) State() pgwire.State {
 	return st
 }
 
-// Sync implements pgwire.Session.
+// Sync implements client.Session.
 func (s *Session) Sync(ctx context.Context, failed bool) error {
 	if s.tx == nil {
 		return nil
@@ -122,7 +122,7 @@ func (s *Session) Sync(ctx context.Context, failed bool) error {
 	return s.interruptible(ctx, s.commit)
 }
 
-// Cancel implements pgwire.Session.
+// Cancel implements client.Session.
 func (s *Session) Cancel() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,7 +131,7 @@ func (s *Session) Cancel() {
 	}
 }
 
-// Close implements pgwire.Session.
+// Close implements client.Session.
 func (s *Session) Close() {
 	s.rollback()
 	s.eng.forget(s)
@@ -173,8 +173,8 @@ func (s *Session) interruptible(ctx context.Context, f func(context.Context) err
 	return err
 }
 
-// Prepare implements pgwire.Session.
-func (s *Session) Prepare(ctx context.Context, st pgwire.Statement, paramTypes []types.OID) (pgwire.Prepared, error) {
+// Prepare implements client.Session.
+func (s *Session) Prepare(ctx context.Context, st client.Statement, paramTypes []types.OID) (client.Prepared, error) {
 	ps, ok := st.(*parser.Statement)
 	if !ok {
 		return nil, pgerror.New(pgerrcode.InternalError, "statement of type %T was not made by this session", st)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgerrcode"
 
-	"github.com/atolldb/atoll/node/pgwire"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/sql/types"
@@ -268,21 +268,21 @@ func (s *Session) applySettings() {
 }
 
 // showColumns describes SHOW's result.
-func showColumns(name string) []pgwire.Column {
-	text := func(n string) pgwire.Column {
-		return pgwire.Column{Name: n, Type: types.OIDText, TypeLen: -1, TypeMod: -1}
+func showColumns(name string) []client.Column {
+	text := func(n string) client.Column {
+		return client.Column{Name: n, Type: types.OIDText, TypeLen: -1, TypeMod: -1}
 	}
 	if strings.EqualFold(name, "all") {
-		return []pgwire.Column{text("name"), text("setting"), text("description")}
+		return []client.Column{text("name"), text("setting"), text("description")}
 	}
 	if d, ok := settingIndex[strings.ToLower(name)]; ok {
 		name = d.name
 	}
-	return []pgwire.Column{text(name)}
+	return []client.Column{text(name)}
 }
 
 // show runs SHOW.
-func (s *Session) show(_ context.Context, st *ast.VariableShowStmt, out pgwire.RowWriter) (string, error) {
+func (s *Session) show(_ context.Context, st *ast.VariableShowStmt, out client.RowWriter) (string, error) {
 	if strings.EqualFold(st.Name, "all") {
 		for _, r := range s.vars.all() {
 			if err := out.WriteRow([]types.Datum{types.NewString(r.Name), types.NewString(r.Value), types.NewString(r.Description)}); err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgerrcode"
 
 	"github.com/atolldb/atoll/node/kv"
-	"github.com/atolldb/atoll/node/pgwire"
+	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/txn"
@@ -338,5 +338,5 @@ func (s *Session) setReadOnly(on bool) error {
 }
 
 func (s *Session) warn(code, message string) {
-	s.notify.Notice(&pgwire.Notice{Severity: "WARNING", Code: code, Message: message})
+	s.notify.Notice(&client.Notice{Severity: "WARNING", Code: code, Message: message})
 }
