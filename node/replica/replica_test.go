@@ -470,3 +470,28 @@ func TestLeaseLossAnswersWaiters(t *testing.T) {
 		require.ErrorAs(t, <-errs, new(*kv.NotLeaseholderError))
 	})
 }
+
+// A refresh to a timestamp that the transaction gives up again, because another range refused
+// it, must not hide from its later writes what others read below that timestamp.
+func TestOwnRefreshHidesNobodysRead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBed(t, Limits{})
+		b.putNow("k", "0")
+		w := b.begin(kv.Serializable)
+		time.Sleep(time.Millisecond)
+		other := b.begin(kv.Serializable)
+		_, err := other.get("k", kv.LockNone)
+		require.NoError(t, err)
+
+		refreshed := *w.txn
+		later := w.txn.ReadTimestamp.Add(10 * time.Millisecond)
+		refreshed.ReadTimestamp, refreshed.WriteTimestamp = later, later
+		_, err = b.Send(t.Context(), &kv.BatchRequest{Header: kv.Header{Txn: &refreshed},
+			Requests: []kv.Request{&kv.RefreshRequest{Span: keys.Span{Key: keys.Key("k")}, From: w.txn.ReadTimestamp}}})
+		require.NoError(t, err)
+		w.put("k", "1", kv.Condition{})
+		end, err := w.commit1()
+		require.NoError(t, err)
+		require.True(t, other.txn.ReadTimestamp.Less(end.CommitTimestamp), "the write landed below a read")
+	})
+}

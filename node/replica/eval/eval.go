@@ -280,6 +280,10 @@ func (e *Env) aboveReads(ba *kv.BatchRequest) {
 		r := e.TSCache.Get(span)
 		if (r.Txn == kv.TxnID{} || r.Txn != id) {
 			e.moveWrites(r.TS.Next())
+		} else {
+			// Its own read hides what others read up to there: a refresh to a timestamp that the
+			// transaction did not keep, because another range refused it, leaves such a one.
+			e.moveWrites(r.TS)
 		}
 	}
 }
