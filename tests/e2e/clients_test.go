@@ -57,15 +57,6 @@ func TestClients(t *testing.T) {
 	})
 }
 
-// sqlState returns an error's SQLSTATE; "" for an error that did not come from the server.
-func sqlState(err error) string {
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
-		return pe.Code
-	}
-	return ""
-}
-
 func short(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -316,3 +316,12 @@ func goodbye(err error) bool {
 	var timeout interface{ Timeout() bool }
 	return err != nil && !errors.Is(err, context.DeadlineExceeded) && !(errors.As(err, &timeout) && timeout.Timeout()) && !errors.Is(err, pgx.ErrNoRows) && !pgconn.Timeout(err)
 }
+
+// sqlState returns an error's SQLSTATE; "" for an error that did not come from the server.
+func sqlState(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return pe.Code
+	}
+	return ""
+}
