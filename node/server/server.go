@@ -120,7 +120,7 @@ func (s *Server) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer l.catalog.Close()
+	defer closeWithin(catalogGrace, l.catalog.Close)
 	s.sql.Store(l)
 	listener, err := net.Listen("tcp", s.cfg.SQLListen)
 	if err != nil {
@@ -138,6 +138,20 @@ func (s *Server) run(ctx context.Context) error {
 	s.leave(n, l)
 	wg.Wait()
 	return err
+}
+
+// catalogGrace bounds how long a stop waits for the schema lease to be withdrawn: a commit
+// that has begun outlives its context, and the other nodes may be gone. The lease expires by itself.
+const catalogGrace = 2 * time.Second
+
+// closeWithin runs f and goes on without it after a while; what f waits for is closed next.
+func closeWithin(d time.Duration, f func()) {
+	done := make(chan struct{})
+	go func() { f(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(d):
+	}
 }
 
 // leave gives leases and clients away before the node stops.

@@ -27,8 +27,10 @@ import (
 const (
 	startTimeout = 90 * time.Second
 	stopTimeout  = 45 * time.Second
-	toolTimeout  = 2 * time.Minute
-	pollEvery    = 20 * time.Millisecond
+	// orderlyStop is less than what the demo waits for a node before it kills it.
+	orderlyStop = 12 * time.Second
+	toolTimeout = 2 * time.Minute
+	pollEvery   = 20 * time.Millisecond
 )
 
 var built struct {
@@ -326,11 +328,11 @@ func (c *Cluster) Up(t testing.TB) {
 	})
 }
 
-// Down stops the demo as Ctrl-C does.
+// Down stops the demo as Ctrl-C does: every node ends in order.
 func (c *Cluster) Down(t testing.TB) {
 	t.Helper()
-	if !c.demo.end(stopTimeout) {
-		t.Errorf("the demo did not stop within %s of SIGTERM:\n%s", stopTimeout, tail(c.demo.out.String(), 10))
+	if !c.demo.end(orderlyStop) {
+		t.Errorf("the demo did not stop within %s of SIGTERM:\n%s", orderlyStop, tail(c.demo.out.String(), 10))
 	}
 }
 
