@@ -220,7 +220,7 @@ func (p *process) run(ctx context.Context) {
 // pause holds a goroutine up now and then, as a scheduler under load does.
 func (s *sim) pause() {
 	s.hist.mu.Lock()
-	hit, d := s.hist.rng.Float64() < s.shape.pauses, time.Duration(s.hist.rng.ExpFloat64()*float64(20*time.Millisecond))
+	hit, d := s.hist.rng.Float64() < s.shape.pauses, time.Duration(s.hist.rng.ExpFloat64()*float64(s.shape.pause))
 	if s.hist.rng.IntN(20) == 0 {
 		d *= 20
 	}

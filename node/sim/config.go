@@ -55,6 +55,8 @@ type shape struct {
 	deadAfter time.Duration
 	clients   int // per node
 	think     time.Duration
+	hot       int           // accounts between which money moves
+	pause     time.Duration // mean; one in twenty is twenty times as long
 	pauses    float64       // how often a goroutine is held up
 	faultGap  time.Duration // mean time between faults
 }
@@ -69,6 +71,7 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 		clients:   1 + rng.IntN(3),
 		faultGap:  time.Duration(200+rng.IntN(1200)) * time.Millisecond,
 	}
+	s.hot, s.pause = accounts, 20*time.Millisecond
 	s.pauses = []float64{0, 0.01, 0.05}[rng.IntN(3)]
 	switch rng.IntN(6) {
 	case 0, 1, 2:
@@ -88,8 +91,9 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 		s.zones, s.voters, s.support = []string{"a", "b", "c"}, 3, 250*time.Millisecond
 		s.faultGap = 100 * time.Millisecond
 	case FocusTransfers:
-		s.zones, s.voters, s.pauses = []string{"a", "b", "c"}, 3, 0.2
+		s.zones, s.voters, s.pauses, s.pause = []string{"a", "b", "c"}, 3, 0.2, 60*time.Millisecond
 		s.faultGap = 150 * time.Millisecond
+		s.hot, s.think, s.clients = 3, 100*time.Millisecond, 3
 	}
 	return s
 }

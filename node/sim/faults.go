@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/atolldb/atoll/node/keys"
@@ -96,10 +97,10 @@ func (s *sim) draw() plan {
 		hold = s.between(time.Millisecond, 400*time.Millisecond) // shorter than support
 	}
 	lost := []int{0, 0, 30, 100}[s.rng.IntN(4)]
-	kind := s.rng.IntN(24)
+	kind := s.rng.IntN(25)
 	switch s.opts.Focus {
 	case FocusLeases:
-		kind = []int{0, 0, 5, 5, 7, 8, 8, 9, 9, 18, 18, 18, 18, 18, 18, 20}[s.rng.IntN(16)]
+		kind = []int{0, 0, 5, 5, 7, 8, 8, 9, 9, 18, 18, 18, 18, 24, 24, 20}[s.rng.IntN(16)]
 		hold = s.between(time.Millisecond, 600*time.Millisecond)
 	case FocusTransfers:
 		kind = []int{5, 8, 9, 15, 20, 20, 20, 20}[s.rng.IntN(8)]
@@ -139,10 +140,15 @@ func (s *sim) draw() plan {
 		return plan{name: "clock step", do: func() { a.machine.step(off) }}
 	case 15, 16:
 		return plan{name: "lease transfer", do: func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: s.someKey(), Target: a.id}) }}
+	case 24:
+		return s.squeeze()
 	case 18, 19:
 		return plan{name: "stray campaign", do: func() { s.disturb(b) }}
 	case 20:
 		k := s.someKey()
+		if s.opts.Focus == FocusTransfers && s.rng.IntN(2) == 0 {
+			k = accountKey(0)
+		}
 		back := s.between(20*time.Millisecond, 300*time.Millisecond)
 		return plan{"transfer there and back", func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: k, Target: a.id}) },
 			func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: k, Target: b.id}) }, back}
@@ -224,6 +230,50 @@ func (s *sim) someKey() keys.Key {
 		return listKey(int(time.Since(s.trace.start)/listRotation)*listKeys + s.rng.IntN(listKeys))
 	default:
 		return regKey(s.rng.IntN(regKeys))
+	}
+}
+
+// squeeze leaves a leaseholder with the support of one node, then cuts off what that node
+// says to it, while it and the others campaign.
+func (s *sim) squeeze() plan {
+	p := s.rng.Perm(len(s.nodes))
+	for i, k := range p { // a holder first
+		if proc := s.nodes[k].open(); proc != nil && len(proc.leases()) > 0 {
+			p[0], p[i] = p[i], p[0]
+			break
+		}
+	}
+	a, b := s.nodes[p[0]], s.nodes[p[1]]
+	alone, again, gap := s.between(300*time.Millisecond, time.Second), 1+s.rng.IntN(8), s.between(time.Millisecond, 30*time.Millisecond)
+	var over atomic.Bool
+	return plan{"squeeze", func() {
+		for _, k := range p[2:] {
+			s.net.Cut(a.id, s.nodes[k].id)
+		}
+		s.clients.Go(func() {
+			time.Sleep(alone)
+			if over.Load() {
+				return
+			}
+			s.cutOneWay(b, a)
+			for range again {
+				for _, k := range p[1:] {
+					s.disturbAll(s.nodes[k])
+				}
+				time.Sleep(gap)
+			}
+		})
+	}, func() { over.Store(true); s.net.HealNode(a.id) }, alone + 400*time.Millisecond}
+}
+
+// disturbAll makes a node campaign for all its ranges.
+func (s *sim) disturbAll(n *node) {
+	if p := n.open(); p != nil {
+		p.host.Store.Leases(func(id keys.RangeID, l replica.LeaseStatus) {
+			if !l.Valid {
+				_ = p.host.Router.Disturb(id)
+			}
+		})
 	}
 }
 

@@ -346,9 +346,9 @@ func (c *client) register(p *process) {
 
 // transfer moves money between two accounts.
 func (c *client) transfer(p *process) {
-	a, b, amount := c.rng.IntN(accounts), c.rng.IntN(accounts), int64(1+c.rng.IntN(20))
+	a, b, amount := c.rng.IntN(c.s.shape.hot), c.rng.IntN(c.s.shape.hot), int64(1+c.rng.IntN(20))
 	if a == b {
-		b = (a + 1) % accounts
+		b = (a + 1) % c.s.shape.hot
 	}
 	lock := kv.LockNone
 	if c.rng.IntN(2) == 0 {
