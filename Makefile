@@ -1,5 +1,6 @@
 # Atoll. `make demo` runs three zones on this machine; `make test` runs all that CI runs.
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 GO    ?= go
 BIN   := bin/atoll
 SEEDS ?= 100

@@ -182,9 +182,12 @@ func median(ms []sample) sample {
 	slices.Sort(tps)
 	slices.Sort(p50)
 	slices.Sort(p99)
-	out.tps, out.p50, out.p99 = tps[len(tps)/2], p50[len(p50)/2], p99[len(p99)/2]
+	out.tps, out.p50, out.p99 = middle(tps), middle(p50), middle(p99)
 	return out
 }
+
+// middle is the median of sorted values: of an even number, the mean of the middle two.
+func middle[T float64 | time.Duration](v []T) T { return (v[(len(v)-1)/2] + v[len(v)/2]) / 2 }
 
 // logFiles returns pgbench's per-transaction logs.
 func logFiles(prefix string) []string {
