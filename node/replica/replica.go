@@ -51,6 +51,7 @@ type tenure struct {
 	tscache *concurrency.TSCache
 	queue   *concurrency.TxnQueue
 	closing closedTracker
+	running runningCommands
 	// over is closed at the end: whoever waits answers NotLeaseholderError.
 	over chan struct{}
 }

@@ -133,9 +133,22 @@ func (x *execution) run() (*kv.BatchResponse, error) {
 			x.finish()
 		}
 	}()
+	if x.shape.write && x.ba.CommandID != ([16]byte{}) {
+		if err := x.t.running.enter(x); err != nil {
+			return nil, err
+		}
+		defer x.t.running.leave(x.ba.CommandID)
+	}
 	for ; x.attempts < maxAttempts; x.attempts++ {
 		if err := x.latch(); err != nil {
 			return nil, err
+		}
+		// REQUIRES: S12. Before anything that can refuse the batch: the answer is that of the
+		// earlier try, if that one was applied.
+		if x.shape.write && x.ba.CommandID != ([16]byte{}) {
+			if outcome, applied := x.r.cfg.Group.LookupCommand(x.ba.CommandID); applied {
+				return x.again(outcome)
+			}
 		}
 		if x.attempts > 0 { // time has passed
 			var ok bool
@@ -329,12 +342,6 @@ func (x *execution) uncertaintyLimit() hlc.Timestamp {
 // evaluate evaluates the batch under its latches. done means that br and err are the answer;
 // otherwise the batch waits at w, if not nil, and tries again.
 func (x *execution) evaluate() (br *kv.BatchResponse, w *concurrency.Waiter, done bool, err error) {
-	if x.shape.write && x.ba.CommandID != ([16]byte{}) {
-		if outcome, applied := x.r.cfg.Group.LookupCommand(x.ba.CommandID); applied {
-			br, err := x.again(outcome)
-			return br, nil, true, err
-		}
-	}
 	env := x.env()
 	if x.shape.write {
 		x.tracked = x.t.closing.enter(x.lowestWrite())

@@ -153,6 +153,9 @@ func (d *DistSender) judge(ctx context.Context, e *entry, node keys.NodeID, st *
 	case errors.As(err, &internal):
 		return false, d.unknownError(st, err)
 	case isKVError(err):
+		if st.maybeApplied && saysNothingOfEarlierTries(err) {
+			return false, d.unknownError(st, err)
+		}
 		return false, err
 	}
 	// Not an answer: the connection was lost, the node died, or somebody's context ended.
@@ -187,6 +190,17 @@ func (d *DistSender) unknownError(st *state, err error) error {
 		return err
 	}
 	return &kv.InternalError{Detail: err.Error()}
+}
+
+// saysNothingOfEarlierTries reports whether a range may refuse a batch with err before it looks
+// whether an earlier try of it was applied.
+func saysNothingOfEarlierTries(err error) bool {
+	var (
+		invalid  *kv.InvalidRequestError
+		diskFull *kv.DiskFullError
+		below    *kv.BelowGCThresholdError
+	)
+	return errors.As(err, &invalid) || errors.As(err, &diskFull) || errors.As(err, &below)
 }
 
 // isKVError reports whether err is an answer of a range.
