@@ -225,6 +225,8 @@ func (a *Agent) judgeClock() {
 	}
 	var beyond, peers int
 	var worst time.Duration
+	// What a node said before it went away convicts nobody.
+	recent := a.time.Read().Mono - int64(3*a.cfg.SlowHeartbeat)
 	for _, p := range *a.peers.Load() {
 		p.mu.Lock()
 		if p.sampled || p.theirBoot != 0 {
@@ -236,7 +238,7 @@ func (a *Agent) judgeClock() {
 				near = -p.hi
 			}
 			worst = max(worst, near)
-			if p.lo > bound || p.hi < -bound {
+			if (p.lo > bound || p.hi < -bound) && p.ackMono.Load() > recent {
 				beyond++
 			}
 		}
