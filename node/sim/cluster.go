@@ -33,10 +33,11 @@ type sim struct {
 	mu     sync.Mutex
 	faults []error
 
-	stop     chan struct{}  // closed when the workload ends
-	clients  sync.WaitGroup // of the workload
-	stopping sync.WaitGroup // killed nodes on their way out
-	hist     history
+	stop      chan struct{}  // closed when the workload ends
+	clients   sync.WaitGroup // of the workload
+	unnoticed atomic.Bool    // some machine's clock is wrong beyond the bound
+	stopping  sync.WaitGroup // killed nodes on their way out
+	hist      history
 }
 
 // fault records what must not happen.
@@ -64,9 +65,10 @@ type node struct {
 	zone    string
 	machine *machine
 
-	mu   sync.Mutex
-	fs   *storage.CrashFS
-	proc *process // nil: not running
+	mu      sync.Mutex
+	fs      *storage.CrashFS
+	closing chan struct{} // closed when the last orderly end is over; nil: there was none
+	proc    *process      // nil: not running
 }
 
 // process is one run of a node.
@@ -174,7 +176,13 @@ func (n *node) start() {
 	p := &process{n: n, fs: n.fs, cancel: cancel, ready: make(chan struct{}), gone: make(chan struct{})}
 	n.proc = p
 	n.s.trace.add("n%d start", n.id)
-	n.s.stopping.Go(func() { p.run(ctx) })
+	closing := n.closing
+	n.s.stopping.Go(func() {
+		if closing != nil {
+			<-closing
+		}
+		p.run(ctx)
+	})
 }
 
 func (p *process) run(ctx context.Context) {
@@ -200,7 +208,17 @@ func (p *process) run(ctx context.Context) {
 		},
 		Tune: func(c *store.Config) { s.tune(c) },
 		OnFatal: func(err error) {
-			if !p.dead.Load() {
+			switch {
+			case p.dead.Load():
+			case n.machine.spoilt(): // S1: right so
+				s.trace.add("n%d stops itself: %v", n.id, err)
+				s.stopping.Go(func() {
+					n.kill(100)
+					time.Sleep(2 * time.Second)
+					n.machine.step(0)
+					n.start()
+				})
+			default:
 				s.fault("n%d stops itself: %v", n.id, err)
 			}
 		},
@@ -237,6 +255,13 @@ func (s *sim) tune(c *store.Config) {
 	c.Interval = 500 * time.Millisecond
 }
 
+// draw64 draws a number in any goroutine.
+func (s *sim) draw64() uint64 {
+	s.hist.mu.Lock()
+	defer s.hist.mu.Unlock()
+	return s.hist.rng.Uint64()
+}
+
 func (p *process) die() {
 	p.dead.Store(true)
 	close(p.gone)
@@ -258,7 +283,7 @@ func (n *node) kill(unsyncedPercent int) {
 	if e := p.net.Load(); e != nil {
 		e.Close()
 	}
-	n.fs = storage.CrashClone(p.fs, unsyncedPercent, rand.New(rand.NewPCG(n.s.rng.Uint64(), 1)))
+	n.fs = storage.CrashClone(p.fs, unsyncedPercent, rand.New(rand.NewPCG(n.s.draw64(), 1)))
 	n.s.stopping.Go(func() {
 		<-p.ready
 		if p.host != nil {
@@ -272,7 +297,10 @@ func (n *node) shutdown() {
 	n.mu.Lock()
 	p := n.proc
 	n.proc = nil
+	closed := make(chan struct{})
+	n.closing = closed
 	n.mu.Unlock()
+	defer close(closed)
 	if p == nil {
 		return
 	}

@@ -33,6 +33,8 @@ const (
 	FocusLeases
 	// FocusTransfers: leases move there and back while commands are on their way.
 	FocusTransfers
+	// FocusFreezes: machines that stand still.
+	FocusFreezes
 )
 
 // Plant is a set of deliberate bugs.

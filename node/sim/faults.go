@@ -106,6 +106,9 @@ func (s *sim) draw() plan {
 		kind = []int{5, 8, 9, 15, 20, 20, 20, 20}[s.rng.IntN(8)]
 		hold = s.between(time.Millisecond, 600*time.Millisecond)
 	}
+	if s.opts.Focus == FocusFreezes && s.rng.IntN(2) == 0 {
+		return s.standstill(a)
+	}
 	switch kind {
 	case 0, 1, 2:
 		return plan{"kill", func() { a.kill(lost) }, a.start, hold}
@@ -203,8 +206,9 @@ func (s *sim) cutOneWay(from, to *node) {
 func (s *sim) standstill(a *node) plan {
 	kind := freezeKind(s.rng.IntN(2))
 	hold := s.between(5*time.Millisecond, 1500*time.Millisecond)
+	later := s.between(10*time.Millisecond, 2*time.Second)
 	name := []string{"suspended machine", "migrated machine"}[kind]
-	if s.opts.Unnoticed && s.rng.IntN(2) == 0 {
+	if s.opts.Unnoticed && s.rng.IntN(2) == 0 && s.unnoticed.CompareAndSwap(false, true) {
 		kind, name = unnoticed, "frozen machine"
 	}
 	return plan{name, func() {
@@ -214,7 +218,14 @@ func (s *sim) standstill(a *node) plan {
 		a.machine.thaw(kind)
 		s.net.Thaw(a.id)
 		if kind == unnoticed {
-			a.machine.step(s.skew()) // a time daemon notices at once
+			off := s.skew()
+			s.stopping.Go(func() { // a time daemon notices in the end
+				time.Sleep(later)
+				a.machine.step(off)
+				// Until the others have measured it anew, another wrong clock would be a majority.
+				time.Sleep(4 * time.Second)
+				s.unnoticed.Store(false)
+			})
 		}
 	}, hold}
 }

@@ -106,3 +106,16 @@ func TestSeeds(t *testing.T) {
 		t.Errorf("failing seeds: %v", failed)
 	}
 }
+
+// TestUnnoticedFreeze runs clusters in which machines stand still without any of their clocks
+// noticing: that leases exclude each other is lost with the clocks that they rest on, and real
+// time with it. Transactions stay serializable, and nothing acknowledged is lost (SAFETY S4).
+func TestUnnoticedFreeze(t *testing.T) {
+	n := uint64(4)
+	if isSet("seeds") {
+		n = uint64(*seedsFlag)
+	}
+	for seed := *firstFlag; seed < *firstFlag+n; seed++ {
+		pass(t, Options{Seed: seed, Unnoticed: true, Focus: FocusFreezes})
+	}
+}

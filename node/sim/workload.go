@@ -189,7 +189,7 @@ func (c *client) outcome(p *process, opts txn.Options, f func(context.Context, *
 	}
 	var internal *kv.InternalError
 	var invalid *kv.InvalidRequestError
-	if errors.As(err, &internal) || errors.As(err, &invalid) {
+	if (errors.As(err, &internal) || errors.As(err, &invalid)) && !c.s.opts.Unnoticed {
 		c.s.fault("client %d on n%d got an answer that should not be: %v", c.id, c.n.id, err)
 	}
 	return check.Aborted, err
