@@ -228,10 +228,12 @@ func (a *Agent) judgeClock() {
 	// What a node said before it went away convicts nobody.
 	recent := a.time.Read().Mono - int64(3*a.cfg.SlowHeartbeat)
 	for _, p := range *a.peers.Load() {
-		p.mu.Lock()
-		if p.sampled || p.theirBoot != 0 {
+		// Also those that were not heard of yet: after a start the first one to answer may be
+		// the one whose clock is wrong.
+		if every, _ := a.interval(p.id); every > 0 && p.id != a.cfg.Self {
 			peers++
 		}
+		p.mu.Lock()
 		if p.sampled {
 			near := min(max(p.lo, 0), bound*1000)
 			if p.hi < 0 {
