@@ -7,7 +7,7 @@ SEEDS ?= 100
 PG_BIN ?= /usr/lib/postgresql/15/bin
 GO_FLAGS := -trimpath
 
-.PHONY: build demo deps deps-test test test-unit test-race test-sim test-e2e sim bench lint clean fuzz
+.PHONY: build demo deps deps-test test test-unit test-race test-sim test-e2e sim sim-planted bench lint clean fuzz
 
 build: ## bin/atoll
 	$(GO) build $(GO_FLAGS) -o $(BIN) ./node/cmd/atoll
@@ -32,6 +32,9 @@ test-race:
 
 sim: ## whole clusters on virtual time: make sim SEEDS=1000 [SEED=first] [REPEAT=n]
 	$(GO) test ./node/sim -count=1 -timeout 55m -run TestSeeds -v -args -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED)) $(if $(REPEAT),-repeat=$(REPEAT)) | grep -v '^=== '
+
+sim-planted: ## the bugs that are planted to show that the checkers bite, the rare ones too
+	$(GO) test ./node/sim -count=1 -timeout 55m -run TestPlanted -v -args -rare | grep -v '^=== '
 
 test-e2e: deps-test build ## the real binary, real processes, psql and pgbench
 	$(GO) test ./tests/... -count=1 -timeout 30m -v
