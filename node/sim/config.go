@@ -35,6 +35,8 @@ const (
 	FocusTransfers
 	// FocusFreezes: machines that stand still.
 	FocusFreezes
+	// FocusPartitions: leaseholders that nobody hears for seconds.
+	FocusPartitions
 )
 
 // Plant is a set of deliberate bugs.
@@ -92,6 +94,9 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 	case FocusLeases:
 		s.zones, s.voters, s.support = []string{"a", "b", "c"}, 3, 250*time.Millisecond
 		s.faultGap = 100 * time.Millisecond
+	case FocusPartitions:
+		s.zones, s.voters = []string{"a", "b", "c"}, 3
+		s.faultGap, s.clients, s.think = 600*time.Millisecond, 3, 150*time.Millisecond
 	case FocusTransfers:
 		s.zones, s.voters, s.pauses, s.pause = []string{"a", "b", "c"}, 3, 0.2, 60*time.Millisecond
 		s.faultGap = 150 * time.Millisecond

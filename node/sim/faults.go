@@ -102,6 +102,9 @@ func (s *sim) draw() plan {
 	case FocusLeases:
 		kind = []int{0, 0, 5, 5, 7, 8, 8, 9, 9, 18, 18, 18, 18, 24, 24, 20}[s.rng.IntN(16)]
 		hold = s.between(time.Millisecond, 600*time.Millisecond)
+	case FocusPartitions:
+		kind = []int{5, 5, 7, 8, 9}[s.rng.IntN(5)]
+		hold = s.between(time.Second, 4*time.Second)
 	case FocusTransfers:
 		kind = []int{5, 8, 9, 15, 20, 20, 20, 20}[s.rng.IntN(8)]
 		hold = s.between(time.Millisecond, 600*time.Millisecond)

@@ -86,6 +86,9 @@ type client struct {
 	n   *node
 	id  int
 	rng *rand.Rand
+	// reader only reads, and gives up soon: writers of a node that is cut off all wait, and
+	// nobody would see what it still serves.
+	reader bool
 }
 
 // setup makes the accounts and cuts the key space.
@@ -127,6 +130,8 @@ func (s *sim) startClients() {
 			c := &client{s: s, n: n, id: id, rng: rand.New(rand.NewPCG(s.opts.Seed, uint64(id)))}
 			s.clients.Go(c.run)
 		}
+		c := &client{s: s, n: n, id: 100 + int(n.id), rng: rand.New(rand.NewPCG(s.opts.Seed, uint64(100+n.id))), reader: true}
+		s.clients.Go(c.run)
 	}
 }
 
@@ -149,7 +154,17 @@ func (c *client) run() {
 }
 
 func (c *client) op(p *process) {
-	switch n := c.rng.IntN(100); {
+	n := c.rng.IntN(100)
+	if c.reader {
+		n = 30 + n%40 // register or list, now and then an audit
+	}
+	switch {
+	case c.reader && n < 40:
+		c.list(p)
+	case c.reader && n > 66:
+		c.audit(p)
+	case c.reader:
+		c.register(p)
 	case n < 30:
 		c.list(p)
 	case n < 60:
@@ -167,7 +182,11 @@ func (c *client) op(p *process) {
 func (c *client) outcome(p *process, opts txn.Options, f func(context.Context, *txn.Txn) error) (check.Outcome, error) {
 	done := make(chan error, 1)
 	c.s.stopping.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+		limit := opTimeout
+		if c.reader {
+			limit = 300 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		done <- p.host.DB.Run(ctx, opts, f)
 	})
@@ -207,7 +226,7 @@ func (c *client) list(p *process) {
 	var steps []step
 	for range 1 + c.rng.IntN(4) {
 		st := step{key: gen*listKeys + c.rng.IntN(listKeys)}
-		if c.rng.IntN(5) < 3 {
+		if c.rng.IntN(5) < 3 && !c.reader {
 			st.value = s.hist.value()
 		}
 		steps = append(steps, st)
@@ -313,7 +332,7 @@ func decodeList(b []byte) ([]int, error) {
 func (c *client) register(p *process) {
 	s := c.s
 	n := int(time.Since(s.trace.start)/regRotation)*regKeys + c.rng.IntN(regKeys)
-	op := check.RegisterOp{Client: c.id, Key: n, Write: c.rng.IntN(2) == 0, Call: time.Now()}
+	op := check.RegisterOp{Client: c.id, Key: n, Write: c.rng.IntN(2) == 0 && !c.reader, Call: time.Now()}
 	if op.Write {
 		op.Value = s.hist.value()
 	}
