@@ -33,8 +33,8 @@ test-race:
 sim: ## whole clusters on virtual time: make sim SEEDS=1000 [SEED=first] [REPEAT=n]
 	$(GO) test ./node/sim -count=1 -timeout 55m -run TestSeeds -v -args -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED)) $(if $(REPEAT),-repeat=$(REPEAT)) | grep -v '^=== '
 
-sim-planted: ## the bugs that are planted to show that the checkers bite, the rare ones too
-	$(GO) test ./node/sim -count=1 -timeout 55m -run TestPlanted -v -args -rare | grep -v '^=== '
+sim-planted: ## the bugs that are planted to show that the checkers bite
+	$(GO) test ./node/sim -count=1 -timeout 55m -run TestPlanted -v | grep -v '^=== '
 
 test-e2e: deps-test build ## the real binary, real processes, psql and pgbench
 	$(GO) test ./tests/... -count=1 -timeout 30m -v
