@@ -231,6 +231,9 @@ func (p *process) run(ctx context.Context) {
 		return
 	}
 	p.host = h
+	if s.shape.shortLog > 0 {
+		s.stopping.Go(p.flush)
+	}
 	s.trace.add("n%d up, boot %d", n.id, h.Boot)
 	close(p.ready)
 }
@@ -248,8 +251,23 @@ func (s *sim) pause() {
 	}
 }
 
+// flush makes the state durable now and then, so that logs can be cut.
+func (p *process) flush() {
+	tick := time.NewTicker(700 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_ = p.host.Engines.State.Flush()
+		case <-p.gone:
+			return
+		}
+	}
+}
+
 func (s *sim) tune(c *store.Config) {
 	c.Voters, c.DeadAfter = s.shape.voters, s.shape.deadAfter
+	c.ShortLog = s.shape.shortLog
 	c.Pause = s.pause
 	c.PlantNoSupportCheck, c.PlantSkipTermCheck = s.opts.Plant.NoSupportCheck, s.opts.Plant.SkipTermCheck
 	c.Interval = 500 * time.Millisecond

@@ -62,6 +62,7 @@ type shape struct {
 	hot       int           // accounts between which money moves
 	pause     time.Duration // mean; one in twenty is twenty times as long
 	pauses    float64       // how often a goroutine is held up
+	shortLog  uint64        // entries that stay in a log; 0: the default
 	faultGap  time.Duration // mean time between faults
 }
 
@@ -77,6 +78,7 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 	}
 	s.hot, s.pause = accounts, 20*time.Millisecond
 	s.pauses = []float64{0, 0.01, 0.05}[rng.IntN(3)]
+	s.shortLog = []uint64{0, 0, 4}[rng.IntN(3)]
 	switch rng.IntN(6) {
 	case 0, 1, 2:
 		s.zones, s.voters = []string{"a", "b", "c"}, 3

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/raftnet"
 	"github.com/atolldb/atoll/node/sim/check"
 )
 
@@ -32,6 +33,7 @@ func Run(opts Options) *Report {
 	s.hist.used, s.hist.usedR, s.hist.stats.Faults = map[int]bool{}, map[int]bool{}, map[string]int{}
 	s.hist.rng = rand.New(rand.NewPCG(opts.Seed, 3))
 	s.run()
+	s.hist.stats.Snapshots = s.net.Sent(raftnet.MethodSnapshotEnd)
 	return &Report{Seed: opts.Seed, Faults: s.faults, Stats: s.hist.stats, Virtual: time.Since(s.trace.start),
 		trace: s.trace, lists: s.hist.lists, regs: s.hist.regs, unnoticed: opts.Unnoticed}
 }
@@ -84,6 +86,6 @@ func (r *Report) SaveTrace() (string, error) { return r.trace.save(r.Seed, r.Fau
 
 // String sums the run up.
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: %d committed, %d aborted, %d unknown, %d audits, %d leases, faults %v, %.1fs",
-		r.Seed, r.Stats.Committed, r.Stats.Aborted, r.Stats.Unknown, r.Stats.BankReads, r.Stats.Leases, r.Stats.Faults, r.Virtual.Seconds())
+	return fmt.Sprintf("seed %d: %d committed, %d aborted, %d unknown, %d audits, %d leases, %d snapshots, faults %v, %.1fs",
+		r.Seed, r.Stats.Committed, r.Stats.Aborted, r.Stats.Unknown, r.Stats.BankReads, r.Stats.Leases, r.Stats.Snapshots, r.Stats.Faults, r.Virtual.Seconds())
 }

@@ -59,7 +59,8 @@ type history struct {
 type Stats struct {
 	Committed, Aborted, Unknown, BankReads int
 	Faults                                 map[string]int
-	Leases                                 int // that changed hands
+	Leases                                 int   // that changed hands
+	Snapshots                              int64 // that were asked to be installed
 }
 
 func (h *history) value() int {

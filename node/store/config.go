@@ -61,6 +61,9 @@ type Config struct {
 	// Pause, if not nil, is called where other goroutines may come in between: after an
 	// evaluation, before a proposal. The simulator lets time pass there.
 	Pause func()
+	// ShortLog, if not 0, is how many entries stay in a raft log, so that followers need
+	// snapshots. For the simulator.
+	ShortLog uint64
 	// PlantSkipTermCheck is a bug that the simulator plants (breaks S5). A real node never
 	// sets it.
 	PlantSkipTermCheck bool

@@ -102,7 +102,7 @@ func (s *Store) startWith(rec replicaRecord, inherited *replica.SplitState) (*re
 		RangeID: rec.rangeID, Replica: rec.replica, Node: s.cfg.Node, State: s.state, Log: log,
 		Transport: r.trans, Bind: r.trans.SetRaft, Lease: r.transportLease, Events: r,
 		OnLead: r.onLead, OnLost: r.onLost, SendSnapshot: s.snapshot.Send,
-		OnFatal: s.cfg.OnFatal, Logger: s.cfg.Logger, PlantSkipTermCheck: s.cfg.PlantSkipTermCheck,
+		OnFatal: s.cfg.OnFatal, Logger: s.cfg.Logger, ShortLog: s.cfg.ShortLog, PlantSkipTermCheck: s.cfg.PlantSkipTermCheck,
 	})
 	if err != nil {
 		_ = r.trans.Close()

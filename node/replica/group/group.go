@@ -66,6 +66,9 @@ type Config struct {
 	// OnFatal is called once when the replica can't go on.
 	OnFatal func(error)
 	Logger  *slog.Logger
+	// ShortLog, if not 0, is how many entries stay in the log, for whomever: the simulator wants
+	// followers that need snapshots.
+	ShortLog uint64
 	// PlantSkipTermCheck is a bug that the simulator plants (breaks S5). A real node never
 	// sets it.
 	PlantSkipTermCheck bool

@@ -10,14 +10,19 @@ import (
 
 const (
 	// keepEntries stay in the log behind the durable applied index: a follower that is a
-	// little behind a new leader needs no snapshot.
+	// little behind a new leader needs no snapshot. A truncation removes as many at least.
 	keepEntries = 256
-	// minTruncate is how many entries a truncation removes at least.
-	minTruncate = 256
 	// maxPinnedBytes is how much log a leader keeps for a follower that is behind; beyond it
 	// the follower needs a snapshot.
 	maxPinnedBytes = 64 << 20
 )
+
+func (g *Group) keep() uint64 {
+	if g.cfg.ShortLog > 0 {
+		return g.cfg.ShortLog
+	}
+	return keepEntries
+}
 
 // LogStatus describes a replica's log.
 type LogStatus struct {
@@ -44,7 +49,7 @@ func (g *Group) DurableApplied() (Position, error) {
 func (g *Group) Truncatable() (bytes int64, worth bool) {
 	first, err1 := g.log.FirstIndex()
 	last, err2 := g.log.LastIndex()
-	if err1 != nil || err2 != nil || last == 0 || last-first < keepEntries+minTruncate {
+	if err1 != nil || err2 != nil || last == 0 || last-first < 2*g.keep() {
 		return 0, false
 	}
 	return g.log.sizeEstimate(last - first + 1), true
@@ -83,10 +88,10 @@ func (g *Group) Truncate() (LogStatus, error) {
 	s.Bytes = g.log.sizeEstimate(s.Last - s.First + 1)
 
 	upTo := durable.Index
-	if upTo < keepEntries {
+	if upTo < g.keep() {
 		return s, nil
 	}
-	upTo -= keepEntries
+	upTo -= g.keep()
 	if inst.raft.State() == raft.Leader {
 		var ids []raft.ServerID
 		for _, sv := range inst.raft.GetConfiguration().Configuration().Servers {
@@ -96,11 +101,11 @@ func (g *Group) Truncate() (LogStatus, error) {
 		}
 		snapshots, match := g.peers.pins(inst.raft.CurrentTerm(), ids)
 		upTo = min(upTo, snapshots)
-		if s.Bytes < maxPinnedBytes {
+		if s.Bytes < maxPinnedBytes && g.cfg.ShortLog == 0 {
 			upTo = min(upTo, match)
 		}
 	}
-	if upTo < s.First+minTruncate {
+	if upTo < s.First+g.keep() {
 		return s, nil
 	}
 	var e raft.Log
