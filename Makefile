@@ -1,5 +1,5 @@
 # Atoll. `make demo` runs three zones on this machine; `make test` runs all that CI runs.
-SHELL := /bin/bash
+SHELL := /bin/bash -o pipefail
 .SHELLFLAGS := -eu -o pipefail -c
 GO    ?= go
 BIN   := bin/atoll
