@@ -64,7 +64,13 @@ func TestNextStep(t *testing.T) {
 func (c *testCluster) voters(limit time.Duration, want ...keys.NodeID) {
 	c.t.Helper()
 	c.eventually(limit, func() bool {
-		for _, id := range []keys.RangeID{1, 2} {
+		ids := map[keys.RangeID]bool{}
+		for _, n := range c.up() {
+			for _, r := range n.store.Ranges() {
+				ids[r.Desc.RangeID] = true
+			}
+		}
+		for id := range ids {
 			n := c.leaseholder(id)
 			r := n.store.get(id)
 			d := r.desc()
