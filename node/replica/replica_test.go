@@ -471,27 +471,34 @@ func TestLeaseLossAnswersWaiters(t *testing.T) {
 	})
 }
 
-// A refresh to a timestamp that the transaction gives up again, because another range refused
-// it, must not hide from its later writes what others read below that timestamp.
+// A refresh or a read at a timestamp that the transaction gives up again, because another range
+// refused it, must not hide from its later writes what others read below that timestamp.
 func TestOwnRefreshHidesNobodysRead(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := newBed(t, Limits{})
-		b.putNow("k", "0")
-		w := b.begin(kv.Serializable)
-		time.Sleep(time.Millisecond)
-		other := b.begin(kv.Serializable)
-		_, err := other.get("k", kv.LockNone)
-		require.NoError(t, err)
+	for _, name := range []string{"refresh", "read"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBed(t, Limits{})
+				b.putNow("k", "0")
+				w := b.begin(kv.Serializable)
+				time.Sleep(time.Millisecond)
+				other := b.begin(kv.Serializable)
+				_, err := other.get("k", kv.LockNone)
+				require.NoError(t, err)
 
-		refreshed := *w.txn
-		later := w.txn.ReadTimestamp.Add(10 * time.Millisecond)
-		refreshed.ReadTimestamp, refreshed.WriteTimestamp = later, later
-		_, err = b.Send(t.Context(), &kv.BatchRequest{Header: kv.Header{Txn: &refreshed},
-			Requests: []kv.Request{&kv.RefreshRequest{Span: keys.Span{Key: keys.Key("k")}, From: w.txn.ReadTimestamp}}})
-		require.NoError(t, err)
-		w.put("k", "1", kv.Condition{})
-		end, err := w.commit1()
-		require.NoError(t, err)
-		require.True(t, other.txn.ReadTimestamp.Less(end.CommitTimestamp), "the write landed below a read")
-	})
+				abandoned := *w.txn
+				later := w.txn.ReadTimestamp.Add(10 * time.Millisecond)
+				abandoned.ReadTimestamp, abandoned.WriteTimestamp = later, later
+				var req kv.Request = &kv.RefreshRequest{Span: keys.Span{Key: keys.Key("k")}, From: w.txn.ReadTimestamp}
+				if name == "read" {
+					req = &kv.GetRequest{Key: keys.Key("k")}
+				}
+				_, err = b.Send(t.Context(), &kv.BatchRequest{Header: kv.Header{Txn: &abandoned}, Requests: []kv.Request{req}})
+				require.NoError(t, err)
+				w.put("k", "1", kv.Condition{})
+				end, err := w.commit1()
+				require.NoError(t, err)
+				require.True(t, other.txn.ReadTimestamp.Less(end.CommitTimestamp), "the write landed below a read")
+			})
+		})
+	}
 }
