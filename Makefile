@@ -43,7 +43,7 @@ bench: deps build ## pgbench beside PostgreSQL with two synchronous standbys, as
 	$(GO) run ./tests/bench -pg-bin $(PG_BIN)
 
 lint:
-	@test -z "$$(gofmt -l node tests)" || { gofmt -l node tests; echo "gofmt: run gofmt -w on these"; exit 1; }
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt: run gofmt -w on these"; exit 1; }
 	$(GO) vet ./...
 	@command -v golangci-lint >/dev/null && golangci-lint run || echo "golangci-lint is not installed: gofmt and go vet only"
 
