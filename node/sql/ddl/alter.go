@@ -427,7 +427,7 @@ func (a *alteration) finish(ctx context.Context) error {
 func (a *alteration) plan(ctx context.Context) (*rewrite, error) {
 	a.t = a.t.Clone() // nothing derived from its earlier states may remain
 	x, t := a.x, a.t
-	r := &rewrite{from: a.old, to: t, separate: x.chunked(t)}
+	r := &rewrite{from: a.old, to: t, separate: x.chunked(t), fresh: true}
 	// Expressions belong to the session, which is not for several goroutines.
 	r.parallel = len(a.perRow) == 0 && len(a.convert) == 0 && len(a.checks) == 0
 	if a.primary {

@@ -142,7 +142,7 @@ func (x *Executor) addIndex(ctx context.Context, t *catalog.Table, ix *catalog.I
 		if con != nil {
 			m.Constraints = append(m.Constraints, *con)
 		}
-		if err := x.rewrite(ctx, &rewrite{from: m, to: m, indexes: []*catalog.Index{&m.Indexes[len(m.Indexes)-1]}}); err != nil {
+		if err := x.rewrite(ctx, &rewrite{from: m, to: m, indexes: []*catalog.Index{&m.Indexes[len(m.Indexes)-1]}, fresh: true}); err != nil {
 			return err
 		}
 		if err := cat.Write(ctx, m); err != nil {

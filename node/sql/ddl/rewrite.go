@@ -2,21 +2,29 @@ package ddl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/sql/catalog"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/sql/types"
+	"github.com/atolldb/atoll/node/txn"
 	"github.com/jackc/pgerrcode"
 	"golang.org/x/sync/errgroup"
 )
 
 const (
-	// rewriteChunk is how many rows one transaction of a rewrite or backfill handles.
-	rewriteChunk = 1000
+	// rewriteChunk is how many rows one transaction of a rewrite or backfill handles at most.
+	rewriteChunk = 2000
+	// rewriteBytes is about how many bytes of writes it makes: so many that it commits in one
+	// phase, without intents.
+	rewriteBytes = txn.PieceLimit * 3 / 4
+	// rewriteOverhead is what an entry counts besides its bytes.
+	rewriteOverhead = 256
 	// rewriteWorkers is how many of them run at a time.
 	rewriteWorkers = 4
 	// truncateByDelete is up to how many rows TRUNCATE deletes one by one: then it needs
@@ -34,6 +42,9 @@ type rewrite struct {
 	row func([]types.Datum) ([]types.Datum, error)
 	// verify checks a row of to; nil: nothing to check.
 	verify func([]types.Datum) error
+	// fresh: nobody else writes the indexes, which were empty before. An entry that is there
+	// already is another row's, even one with the same value.
+	fresh bool
 	// separate: chunks commit on their own. Otherwise all of it belongs to the client's
 	// transaction, whose own rows are seen.
 	separate bool
@@ -54,7 +65,11 @@ func (x *Executor) rewrite(ctx context.Context, r *rewrite) error {
 		if err != nil {
 			return err
 		}
-		if err := x.rewriteChunk(ctx, t, r, rows); err != nil {
+		entries, order, err := x.encodeEntries(r, rows)
+		if err == nil {
+			err = putEntries(ctx, t, r, entries, order)
+		}
+		if err != nil {
 			return err
 		}
 		t.Step()
@@ -65,10 +80,10 @@ func (x *Executor) rewrite(ctx context.Context, r *rewrite) error {
 	}
 }
 
-// rewriteSeparately finds the chunks' boundaries in one goroutine, and handles several
-// chunks at a time, each in a transaction that reads its rows itself.
+// rewriteSeparately handles the rows in chunks, several at a time, each in a transaction of
+// its own. A chunk begins where the one before says that it ends, as soon as that one has
+// read its rows.
 func (x *Executor) rewriteSeparately(ctx context.Context, r *rewrite) error {
-	db := x.Session.Catalog().Manager().DB()
 	client := ctx
 	workers, ctx := errgroup.WithContext(client)
 	workers.SetLimit(1)
@@ -77,35 +92,10 @@ func (x *Executor) rewriteSeparately(ctx context.Context, r *rewrite) error {
 	}
 	span := r.from.IndexSpan(&r.from.Primary)
 	for ctx.Err() == nil {
-		var next keys.Key
-		err := db.Run(ctx, "table rewrite", func(ctx context.Context, t catalog.Txn) error {
-			rows, err := t.Scan(ctx, span, rewriteChunk)
-			next = nil
-			if err == nil && len(rows) == rewriteChunk {
-				next = rows[len(rows)-1].Key.Next()
-			}
-			return err
-		})
-		if err != nil {
-			if werr := workers.Wait(); werr != nil {
-				return werr // it ended ctx, and that the scan
-			}
-			return err
-		}
-		chunk := span
-		if next != nil {
-			chunk.EndKey = next
-		}
-		workers.Go(func() error {
-			return db.Run(ctx, "table rewrite", func(ctx context.Context, t catalog.Txn) error {
-				rows, err := t.Scan(ctx, chunk, 0)
-				if err != nil {
-					return err
-				}
-				return x.rewriteChunk(ctx, t, r, rows)
-			})
-		})
-		if next == nil {
+		c := &chunk{x: x, r: r, span: span, end: make(chan keys.Key, 1)}
+		workers.Go(func() error { return c.run(ctx) })
+		next, more := <-c.end
+		if !more {
 			break
 		}
 		span.Key = next
@@ -116,45 +106,130 @@ func (x *Executor) rewriteSeparately(ctx context.Context, r *rewrite) error {
 	return client.Err()
 }
 
+// chunk is one transaction's part of a rewrite.
+type chunk struct {
+	x    *Executor
+	r    *rewrite
+	span keys.Span
+	// end takes the key after the chunk's last row, and is closed without one after the
+	// table's last row or an error.
+	end   chan keys.Key
+	known bool // span ends where the chunk does
+	// careful: entries that are there already are looked at before any is written.
+	careful bool
+	entries map[string]entry
+}
+
+func (c *chunk) run(ctx context.Context) error {
+	db := c.x.Session.Catalog().Manager().DB()
+	err := db.Run(ctx, "table rewrite", c.try)
+	var taken *kv.ConditionFailedError
+	if errors.As(err, &taken) {
+		if e, ok := c.entries[string(taken.Key)]; ok && c.r.fresh {
+			err = duplicateKey(c.r.to, e.ix, e.row)
+		} else {
+			c.careful = true // a concurrent writer's, for the same row perhaps
+			err = db.Run(ctx, "table rewrite", c.try)
+		}
+	}
+	if !c.known {
+		close(c.end)
+	}
+	return err
+}
+
+func (c *chunk) try(ctx context.Context, t catalog.Txn) error {
+	limit := int64(rewriteChunk)
+	if c.known {
+		limit = 0
+	}
+	rows, err := t.Scan(ctx, c.span, limit)
+	if err != nil {
+		return err
+	}
+	if !c.known {
+		c.known = true
+		n := c.fits(rows)
+		if n < rewriteChunk && n == len(rows) {
+			close(c.end)
+		} else {
+			rows = rows[:n]
+			c.span.EndKey = rows[n-1].Key.Next()
+			c.end <- c.span.EndKey
+		}
+	}
+	order, err := c.encode(rows)
+	if err != nil {
+		return err
+	}
+	if c.careful {
+		return putEntries(ctx, t, c.r, c.entries, order)
+	}
+	for _, k := range order {
+		// Rows that change meanwhile fail the commit, since they were read here: it does not
+		// matter which older versions the entry has.
+		if err := t.Put(ctx, k, c.entries[string(k)].value, kv.Condition{Check: true, MustBeAbsent: true, Seen: hlc.MaxTimestamp}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fits returns how many of the rows one chunk takes.
+func (c *chunk) fits(rows []kv.KeyValue) int {
+	bytes := 0
+	for i := range rows {
+		bytes += (3*len(rows[i].Key) + len(rows[i].Value) + rewriteOverhead) * max(len(c.r.indexes), 1)
+		if bytes > rewriteBytes && i > 0 {
+			return i
+		}
+	}
+	return len(rows)
+}
+
+func (c *chunk) encode(rows []kv.KeyValue) (order []keys.Key, err error) {
+	c.entries, order, err = c.x.encodeEntries(c.r, rows)
+	return order, err
+}
+
 type entry struct {
 	ix    *catalog.Index
 	row   []types.Datum
 	value []byte
 }
 
-func (x *Executor) rewriteChunk(ctx context.Context, t catalog.Txn, r *rewrite, rows []kv.KeyValue) error {
+// encodeEntries computes the index entries of rows, in the rows' order.
+func (x *Executor) encodeEntries(r *rewrite, rows []kv.KeyValue) (map[string]entry, []keys.Key, error) {
 	entries := make(map[string]entry, len(rows)*len(r.indexes))
 	order := make([]keys.Key, 0, len(rows)*len(r.indexes))
 	for _, kvp := range rows {
 		row, err := x.Rows.DecodeRow(r.from, kvp.Key, kvp.Value)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if r.row != nil {
 			if row, err = r.row(row); err != nil {
-				return err
+				return nil, nil, err
 			}
 		}
 		if r.verify != nil {
 			if err := r.verify(row); err != nil {
-				return err
+				return nil, nil, err
 			}
 		}
 		for _, ix := range r.indexes {
 			k, v, err := x.Rows.EncodeEntry(r.to, ix, row)
 			if err != nil {
-				return err
+				return nil, nil, err
 			}
-			if old, twice := entries[string(k)]; twice && string(old.value) != string(v) {
-				return duplicateKey(r.to, ix, row)
-			} else if twice {
-				continue
+			if _, twice := entries[string(k)]; twice {
+				return nil, nil, duplicateKey(r.to, ix, row)
 			}
 			entries[string(k)] = entry{ix, row, v}
 			order = append(order, k)
 		}
 	}
-	return putEntries(ctx, t, r, entries, order)
+	return entries, order, nil
 }
 
 // putEntries writes index entries that must not be there with another value. The reads
@@ -170,10 +245,10 @@ func putEntries(ctx context.Context, t catalog.Txn, r *rewrite, entries map[stri
 	for i, k := range order {
 		e := entries[string(k)]
 		if have[i].Exists {
-			if string(have[i].Value) != string(e.value) {
+			if r.fresh || string(have[i].Value) != string(e.value) {
 				return duplicateKey(r.to, e.ix, e.row)
 			}
-			continue // a writer, or an earlier try of this chunk, was here
+			continue // a writer was here
 		}
 		cond := kv.Condition{Check: true, MustBeAbsent: true, Seen: have[i].Version}
 		if err := t.Put(ctx, k, e.value, cond); err != nil {

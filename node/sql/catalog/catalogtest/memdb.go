@@ -22,9 +22,6 @@ var ErrRetry = errors.New("catalogtest: serialization failure")
 // ErrDeadline is what a transaction gets whose commit came too late.
 var ErrDeadline = errors.New("catalogtest: commit deadline passed")
 
-// ErrExists is what a conditional insert gets.
-var ErrExists = errors.New("catalogtest: key exists")
-
 type version struct {
 	at    hlc.Timestamp
 	value []byte // nil: deleted
@@ -233,7 +230,7 @@ func (t *Txn) Delete(_ context.Context, key keys.Key, cond kv.Condition) error {
 func (t *Txn) write(key keys.Key, value []byte, cond kv.Condition) error {
 	if w, ok := t.writes[string(key)]; ok {
 		if cond.MustBeAbsent && w.value != nil {
-			return ErrExists
+			return &kv.ConditionFailedError{Key: key, Actual: w.value}
 		}
 		cond = w.cond // the first write's holds, as in package txn
 	}
@@ -272,7 +269,7 @@ func (t *Txn) Commit() error {
 		}
 		last := vs[len(vs)-1]
 		if w.cond.MustBeAbsent && last.value != nil {
-			return ErrExists
+			return &kv.ConditionFailedError{Key: keys.Key(k), Actual: last.value}
 		}
 		if w.cond.Seen.Less(last.at) {
 			return ErrRetry
