@@ -128,14 +128,15 @@ func (t *Txn) commitWrites(ctx context.Context) (hlc.Timestamp, error) {
 
 // prepareTimestamp brings the read timestamp up to the write timestamp where the level
 // asks for it, and moves both to the present where that costs nothing: the later a write
-// lands, the fewer reads are above it.
+// lands, the fewer reads are above it. Intents that lie there already would each have to be
+// written again when they are resolved.
 func (t *Txn) prepareTimestamp(ctx context.Context) error {
 	free := t.txn.Isolation != kv.Serializable
 	if !free {
 		spans, _ := t.uncovered(nil)
 		free = len(spans) == 0
 	}
-	if free {
+	if free && !t.everFlushed {
 		if now := t.db.clock.Now(); t.deadline.IsEmpty() || now.Less(t.deadline) {
 			if t.txn.Isolation == kv.Serializable {
 				if err := t.moveTo(ctx, now.Max(t.txn.WriteTimestamp)); err != nil {

@@ -3,6 +3,7 @@ package txn
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
@@ -103,25 +104,16 @@ func (t *Txn) intentBytes(put *kv.PutRequest) int {
 	return 3*len(put.Key) + len(put.Value) + len(t.txn.Key) + 2*versionOverhead
 }
 
-// sendIntents writes intents, in pieces of at most PieceLimit bytes.
+// maxPieces bounds the pieces of one flush that are under way at a time.
+const maxPieces = 6
+
+// sendIntents writes intents, in pieces of at most PieceLimit bytes, several at a time: their
+// keys differ, and the log takes the next one while the disks still sync the last. All of them
+// have an answer when it returns.
 func (t *Txn) sendIntents(ctx context.Context, reqs []kv.Request) error {
 	for len(reqs) > 0 {
-		n, bytes := 0, 0
-		for n < len(reqs) {
-			put := reqs[n].(*kv.PutRequest)
-			size := t.intentBytes(put)
-			if n > 0 && bytes+size > PieceLimit {
-				break
-			}
-			bytes += size
-			n++
-			// Before it is sent: an intent may be there even if the answer is an error.
-			t.flushedSeq, t.everFlushed = max(t.flushedSeq, put.Seq), true
-			if err := t.lockAt(ctx, keys.Span{Key: put.Key}); err != nil {
-				return err
-			}
-		}
-		if err := t.sendWrites(ctx, reqs[:n]); err != nil {
+		n, err := t.sendPieces(ctx, reqs)
+		if err != nil {
 			return err
 		}
 		reqs = reqs[n:]
@@ -129,13 +121,101 @@ func (t *Txn) sendIntents(ctx context.Context, reqs []kv.Request) error {
 	return nil
 }
 
-// sendWrites sends one batch of intents, moving the timestamp as needed.
-func (t *Txn) sendWrites(ctx context.Context, reqs []kv.Request) error {
+// sendPieces sends up to maxPieces pieces and returns how many requests they held.
+func (t *Txn) sendPieces(ctx context.Context, reqs []kv.Request) (int, error) {
+	var pieces [][]kv.Request
+	done := 0
+	for done < len(reqs) && len(pieces) < maxPieces {
+		if done > 0 && reqs[done].(*kv.PutRequest).Key.Equal(reqs[done-1].(*kv.PutRequest).Key) {
+			break // one key's writes land in their order: the last piece comes first
+		}
+		n, err := t.piece(ctx, reqs[done:])
+		if err != nil {
+			return 0, err
+		}
+		pieces = append(pieces, reqs[done:done+n])
+		done += n
+	}
+	if len(pieces) == 1 {
+		return done, t.sendWrites(ctx, pieces[0], nil)
+	}
+	p := t.proto(t.seq)
+	answers := make([]*kv.BatchResponse, len(pieces))
+	errs := make([]error, len(pieces))
+	sctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for i, piece := range pieces {
+		wg.Go(func() {
+			answers[i], errs[i] = t.db.sender.Send(sctx, &kv.BatchRequest{Header: kv.Header{Txn: p}, Requests: piece})
+			if !movesOnly(errs[i]) {
+				cancel(errs[i]) // the others may wait for locks, and others for this transaction
+			}
+		})
+	}
+	wg.Wait()
+	for i := range errs {
+		if errs[i] = t.unpack(errs[i]); errs[i] == nil {
+			t.learn(answers[i].Txn)
+		}
+	}
+	if cause := context.Cause(sctx); cause != nil && ctx.Err() == nil {
+		return 0, t.move(ctx, t.unpack(cause), maxMoves)
+	}
+	for i, err := range errs {
+		if err != nil {
+			if err := t.sendWrites(ctx, pieces[i], err); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return done, nil
+}
+
+// movesOnly reports whether a write that was answered with err may land at a later timestamp.
+func movesOnly(err error) bool {
+	if part, ok := err.(*kv.PartialError); ok {
+		err = part.Err
+	}
+	switch err.(type) {
+	case nil, *kv.WriteTooOldError, *kv.UncertaintyError:
+		return true
+	}
+	return false
+}
+
+// piece returns how many of the requests fit one batch, and notes that their intents may be
+// there from now on, even if the answer is an error.
+func (t *Txn) piece(ctx context.Context, reqs []kv.Request) (int, error) {
+	n, bytes := 0, 0
+	for n < len(reqs) {
+		put := reqs[n].(*kv.PutRequest)
+		size := t.intentBytes(put)
+		if n > 0 && bytes+size > PieceLimit {
+			break
+		}
+		bytes += size
+		n++
+		t.flushedSeq, t.everFlushed = max(t.flushedSeq, put.Seq), true
+		if err := t.lockAt(ctx, keys.Span{Key: put.Key}); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
+// sendWrites sends one batch of intents, moving the timestamp as needed. failed, if not nil,
+// is what an earlier try ended with.
+func (t *Txn) sendWrites(ctx context.Context, reqs []kv.Request, failed error) error {
 	for moves := 0; ; moves++ {
-		br, err := t.send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: t.proto(t.seq)}, Requests: reqs})
-		if err == nil {
-			t.learn(br.Txn)
-			return nil
+		err := failed
+		if failed = nil; err == nil {
+			var br *kv.BatchResponse
+			br, err = t.send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: t.proto(t.seq)}, Requests: reqs})
+			if err == nil {
+				t.learn(br.Txn)
+				return nil
+			}
 		}
 		if old, ok := err.(*kv.WriteTooOldError); ok && moves < maxMoves && t.txn.Isolation == kv.ReadCommitted {
 			// A blind write in READ COMMITTED goes above what is there.
