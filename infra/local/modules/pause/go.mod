@@ -1,0 +1,3 @@
+module github.com/atolldb/atoll/infra/local/modules/pause
+
+go 1.26.0
