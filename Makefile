@@ -3,11 +3,12 @@ SHELL := /bin/bash -o pipefail
 .SHELLFLAGS := -eu -o pipefail -c
 GO    ?= go
 BIN   := bin/atoll
+IMAGE ?= localhost/atoll:dev
 SEEDS ?= 100
 PG_BIN ?= /usr/lib/postgresql/15/bin
 GO_FLAGS := -trimpath
 
-.PHONY: build demo deps deps-test test test-unit test-race test-sim test-e2e sim sim-planted bench lint clean fuzz
+.PHONY: build image kube-up kube-down demo deps deps-test deps-kube test test-unit test-race test-sim test-e2e sim sim-planted bench lint clean fuzz
 
 build: ## bin/atoll
 	$(GO) build $(GO_FLAGS) -o $(BIN) ./node/cmd/atoll
@@ -17,6 +18,19 @@ demo: deps build ## three zones on this machine, a process per node, until Ctrl-
 
 deps: ## a C compiler (for PostgreSQL's parser) and psql/pgbench, installed if they are missing
 	@.ci/deps
+
+deps-kube: ## what the local Kubernetes needs: containerd, runc, CNI plugins, nftables
+	@.ci/deps kube
+
+image: deps ## bin/atoll-image.tar, an OCI image, given to the local Kubernetes if it is up (ARCH=arm64 needs a cross compiler)
+	$(GO) run ./infra/image/cmd/atoll-image $(if $(ARCH),--arch $(ARCH)) --name $(IMAGE) -o bin/atoll-image.tar
+	$(if $(filter-out $(shell $(GO) env GOHOSTARCH),$(ARCH)),,$(GO) run ./infra/local/cmd/localkube load --if-up bin/atoll-image.tar)
+
+kube-up: deps-kube ## a real Kubernetes of three zones on this machine (root; builds it the first time: some 22 minutes of CPU)
+	$(GO) run ./infra/local/cmd/localkube up
+
+kube-down: ## end it and remove all of it, volumes included
+	$(GO) run ./infra/local/cmd/localkube down
 
 deps-test: ## the same, and drivers that the end-to-end tests use
 	@.ci/deps test
