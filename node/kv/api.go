@@ -36,6 +36,10 @@ type Header struct {
 	// CommandID makes a retry of the same write batch find the first one's outcome (S12).
 	// DistSender fills it in, once per batch and range, and keeps it over retries.
 	CommandID [16]byte
+	// CommandBirth is the sender's clock, in wall nanoseconds, when it drew CommandID. It is the
+	// same for every try. A range that has forgotten commands born as late refuses a try that it
+	// does not remember (S12): it can't tell whether an earlier one was applied.
+	CommandBirth int64
 	// MaxSpanKeys and TargetBytes bound what all scans of the batch return together; 0 means
 	// the server's own limit. A scan that stops early sets ResumeSpan.
 	MaxSpanKeys int64
@@ -313,6 +317,9 @@ type (
 		Key        keys.Key
 		Txn        TxnMeta
 		AllWritten bool
+		// Reopen: its own coordinator asks, who knows that every try of every write has ended.
+		// A transaction that is not committed is PENDING again, not aborted.
+		Reopen bool
 	}
 	RecoverTxnResponse struct{ Txn Txn }
 	// ResolveIntentRequest turns a finished transaction's intents in Span into versions or

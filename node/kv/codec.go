@@ -93,6 +93,7 @@ func (m *BatchRequest) encode(e *encoder) {
 	e.int(10, int64(m.Gateway))
 	e.ts(11, m.ClockReading)
 	e.bool(12, m.CanForwardReadTimestamp)
+	e.int(13, m.CommandBirth)
 	for _, req := range m.Requests {
 		at := e.begin(15)
 		e.msg(requestNumber(req), req.(message))
@@ -128,6 +129,8 @@ func (m *BatchRequest) decode(d *decoder) {
 			m.ClockReading = d.ts()
 		case 12:
 			m.CanForwardReadTimestamp = d.bool()
+		case 13:
+			m.CommandBirth = d.int()
 		case 15:
 			var u requestUnion
 			if d.msg(&u); d.room(len(m.Requests)) {
@@ -326,6 +329,7 @@ func (m *ReplicaDescriptor) encode(e *encoder) {
 	e.int(1, int64(m.Node))
 	e.int(2, int64(m.Replica))
 	e.uint(3, uint64(m.Type))
+	e.uint(4, uint64(m.Quarantine))
 }
 
 func (m *ReplicaDescriptor) decode(d *decoder) {
@@ -337,6 +341,8 @@ func (m *ReplicaDescriptor) decode(d *decoder) {
 			m.Replica = keys.ReplicaID(d.int())
 		case 3:
 			m.Type = ReplicaType(d.enum(uint8(Witness)))
+		case 4:
+			m.Quarantine = Quarantine(d.enum(uint8(LostLog)))
 		}
 	}
 }

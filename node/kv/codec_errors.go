@@ -40,6 +40,7 @@ var errorTypes = [...]func() error{
 	15: func() error { return new(InvalidRequestError) },
 	16: func() error { return new(InternalError) },
 	17: func() error { return new(OnePhaseError) },
+	18: func() error { return new(CommandExpiredError) },
 }
 
 // kvError finds the first of this package's errors in err's chain.
@@ -101,6 +102,8 @@ func errorNumber(err error) protowire.Number {
 		return 16
 	case *OnePhaseError:
 		return 17
+	case *CommandExpiredError:
+		return 18
 	}
 	return 0
 }
@@ -361,6 +364,25 @@ func (m *LockConflictError) decode(d *decoder) {
 
 func (m *AmbiguousError) encode(e *encoder) { e.string(1, m.Detail) }
 func (m *AmbiguousError) decode(d *decoder) { decodeDetail(d, &m.Detail) }
+
+func (m *CommandExpiredError) encode(e *encoder) {
+	e.int(1, int64(m.RangeID))
+	e.int(2, m.Birth)
+	e.int(3, m.Horizon)
+}
+
+func (m *CommandExpiredError) decode(d *decoder) {
+	for d.next() {
+		switch d.num {
+		case 1:
+			m.RangeID = keys.RangeID(d.int())
+		case 2:
+			m.Birth = d.int()
+		case 3:
+			m.Horizon = d.int()
+		}
+	}
+}
 
 func (m *BelowGCThresholdError) encode(e *encoder) {
 	e.ts(1, m.Timestamp)

@@ -69,6 +69,7 @@ var enums = map[reflect.Type]int64{
 	reflect.TypeFor[PushKind]():          int64(PushTouch),
 	reflect.TypeFor[ReplicaChangeKind](): int64(RemoveReplica),
 	reflect.TypeFor[ReplicaType]():       int64(Witness),
+	reflect.TypeFor[Quarantine]():        int64(LostLog),
 	reflect.TypeFor[RetryReason]():       int64(RetryUncertainty),
 }
 
@@ -108,7 +109,7 @@ func TestEveryRequestAndResponseRoundTrips(t *testing.T) {
 		})
 	}
 	// Header and BatchResponse themselves: a new field must not be forgotten.
-	require.Equal(t, 12, reflect.TypeFor[Header]().NumField(), "Header has a new field: extend the codec")
+	require.Equal(t, 13, reflect.TypeFor[Header]().NumField(), "Header has a new field: extend the codec")
 	require.Equal(t, 5, reflect.TypeFor[BatchResponse]().NumField(), "BatchResponse has a new field: extend the codec")
 }
 

@@ -193,6 +193,7 @@ func (m *RecoverTxnRequest) encode(e *encoder) {
 	e.bytes(1, m.Key)
 	e.msg(2, &m.Txn)
 	e.bool(3, m.AllWritten)
+	e.bool(4, m.Reopen)
 }
 
 func (m *RecoverTxnRequest) decode(d *decoder) {
@@ -204,6 +205,8 @@ func (m *RecoverTxnRequest) decode(d *decoder) {
 			d.msg(&m.Txn)
 		case 3:
 			m.AllWritten = d.bool()
+		case 4:
+			m.Reopen = d.bool()
 		}
 	}
 }

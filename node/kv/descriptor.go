@@ -16,11 +16,31 @@ const (
 	Witness
 )
 
+// Quarantine says why a replica is not trusted any more. Such a replica serves nothing, takes no
+// lease, sends no snapshot, and is replaced.
+type Quarantine uint8
+
+const (
+	Trusted Quarantine = iota
+	// Differs: its data is not what most of the range's voters have (S23). It still votes: its
+	// raft log is its own, and checked apart.
+	Differs
+	// LostLog: it has acknowledged entries that it does not have any more (S18). It does not vote:
+	// it might elect a leader without them.
+	LostLog
+)
+
+// String says it in words; empty for Trusted.
+func (q Quarantine) String() string {
+	return [...]string{"", "differs from the other replicas", "lost entries that it had acknowledged"}[min(q, LostLog)]
+}
+
 // ReplicaDescriptor names one replica of a range.
 type ReplicaDescriptor struct {
-	Node    keys.NodeID
-	Replica keys.ReplicaID
-	Type    ReplicaType
+	Node       keys.NodeID
+	Replica    keys.ReplicaID
+	Type       ReplicaType
+	Quarantine Quarantine
 }
 
 // RangeDescriptor says which keys a range holds and where its replicas are. The copy in
@@ -73,6 +93,9 @@ func (d *RangeDescriptor) String() string {
 			b.WriteString(" non-voter")
 		case Witness:
 			b.WriteString(" witness")
+		}
+		if r.Quarantine != Trusted {
+			fmt.Fprintf(&b, " (quarantined: %s)", r.Quarantine)
 		}
 	}
 	return b.String()

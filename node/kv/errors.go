@@ -63,6 +63,13 @@ type (
 	}
 	// AmbiguousError: nobody can say whether the write happened (S12).
 	AmbiguousError struct{ Detail string }
+	// CommandExpiredError: the range does not remember the command, and has forgotten commands that
+	// were born (see Header.CommandBirth) as late as Horizon: an earlier try of it may have been
+	// applied (S12). This try was not.
+	CommandExpiredError struct {
+		RangeID        keys.RangeID
+		Birth, Horizon int64 // wall nanoseconds
+	}
 	// BelowGCThresholdError: the timestamp lies at or below what was collected (S25).
 	BelowGCThresholdError struct{ Timestamp, Threshold hlc.Timestamp }
 	// DiskFullError: the store has less free space than its reserve (SQLSTATE 53100).
@@ -134,6 +141,10 @@ func (e *LockConflictError) Error() string {
 	return fmt.Sprintf("could not obtain lock on key %s", e.Key)
 }
 func (e *AmbiguousError) Error() string { return "result is unknown: " + e.Detail }
+func (e *CommandExpiredError) Error() string {
+	return fmt.Sprintf("range %d remembers no command born before %s any more, this one was born at %s: an earlier try of it may have been applied",
+		e.RangeID, time.Unix(0, e.Horizon).UTC().Format(time.RFC3339Nano), time.Unix(0, e.Birth).UTC().Format(time.RFC3339Nano))
+}
 func (e *BelowGCThresholdError) Error() string {
 	return fmt.Sprintf("timestamp %s is at or below the garbage collection threshold %s", e.Timestamp, e.Threshold)
 }

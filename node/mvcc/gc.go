@@ -134,6 +134,12 @@ func GCKeys(rw storage.ReadWriter, names []kv.GCKey, threshold hlc.Timestamp, s 
 // Digest hashes all keys and values of the spans, versions and intents included. Replicas that
 // applied the same log have the same digest (S23), if the spans hold replicated state only.
 func Digest(r storage.Reader, spans ...keys.Span) (sum [32]byte, err error) {
+	return DigestPaced(r, func(int) error { return nil }, spans...)
+}
+
+// DigestPaced is Digest; read is called with the bytes of every pair, and may wait. Its error
+// ends the digest.
+func DigestPaced(r storage.Reader, read func(bytes int) error, spans ...keys.Span) (sum [32]byte, err error) {
 	h := sha256.New()
 	var n [8]byte
 	for _, span := range spans {
@@ -152,6 +158,9 @@ func Digest(r storage.Reader, spans ...keys.Span) (sum [32]byte, err error) {
 			h.Write(n[:])
 			h.Write(k)
 			h.Write(v)
+			if err := read(len(k) + len(v)); err != nil {
+				return sum, errors.Join(err, it.Close())
+			}
 		}
 		if err := it.Close(); err != nil {
 			return sum, err

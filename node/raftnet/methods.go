@@ -82,6 +82,8 @@ const (
 	MethodReplicaRemove Method = 62
 	MethodReplicaDigest Method = 63
 	MethodStatus        Method = 64
+	// MethodReplicaQuarantine tells a node that its replica must not vote (S18).
+	MethodReplicaQuarantine Method = 65
 
 	// SQL: cancel requests, schema leases, sessions of other nodes.
 	MethodSQLCancel Method = 70

@@ -126,6 +126,7 @@ type RangeTransport struct {
 
 	dropped atomic.Uint64 // leases of terms up to this one are given up for good
 	handed  atomic.Int64  // latest ReadLimit that Lease returned, wall nanoseconds
+	mute    atomic.Bool   // neither votes nor campaigns, for good
 	serving atomic.Int32  // inbound messages in flight
 	blocked atomic.Int32  // outbound AppendEntries in flight
 	dirty   atomic.Int64  // when entries were last acknowledged, monotonic; 0: nothing to nudge
@@ -188,6 +189,10 @@ func (t *RangeTransport) SetHeartbeatHandler(func(raft.RPC)) {}
 func (t *RangeTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
 	return nil, raft.ErrPipelineReplicationNotSupported
 }
+
+// Mute makes this replica neither vote nor campaign, for good: it has lost entries that it
+// acknowledged, and might elect a leader without them (SAFETY S18).
+func (t *RangeTransport) Mute() { t.mute.Store(true) }
 
 // Close ends every RPC, in and out, and takes the replica off the router.
 func (t *RangeTransport) Close() error {
@@ -419,7 +424,7 @@ func (t *RangeTransport) addLow(term uint64, limit int64) {
 // candidate, whether its own or another's? If so, the vote counts as in flight until
 // exitVote, which keeps forts from being recorded meanwhile.
 func (t *RangeTransport) enterVote(candidate keys.NodeID, token releaseToken, count bool) bool {
-	if !t.router.support.VotesAllowed() && !t.router.planted(PlantNoRestartWait) {
+	if !t.router.support.VotesAllowed() && !t.router.planted(PlantNoRestartWait) || t.mute.Load() {
 		return false
 	}
 	if candidate != t.router.self && t.Lease().Valid {

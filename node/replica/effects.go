@@ -70,7 +70,7 @@ func isAnswer(err error) bool {
 		switch err.(type) {
 		case *kv.NotLeaseholderError, *kv.RangeNotFoundError, *kv.RangeKeyMismatchError, *kv.WriteTooOldError,
 			*kv.UncertaintyError, *kv.RetryError, *kv.AbortedError, *kv.DeadlockError, *kv.ConditionFailedError,
-			*kv.LockConflictError, *kv.AmbiguousError, *kv.BelowGCThresholdError, *kv.DiskFullError,
+			*kv.LockConflictError, *kv.AmbiguousError, *kv.CommandExpiredError, *kv.BelowGCThresholdError, *kv.DiskFullError,
 			*kv.UnavailableError, *kv.InvalidRequestError, *kv.InternalError:
 			return true
 		}

@@ -31,6 +31,7 @@ type fakeGroup struct {
 	term     uint64
 	valid    bool
 	outcomes map[[16]byte][]byte
+	horizon  int64
 	index    uint64
 	commands int
 	reject   bool
@@ -51,7 +52,7 @@ func (g *fakeGroup) Propose(ctx context.Context, cmd *raftcmd.Command) (Result, 
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.reject || cmd.Term != g.term || !g.valid {
+	if g.reject || cmd.Term != g.term || !g.valid || cmd.ID != ([16]byte{}) && cmd.Birth < g.horizon {
 		return Result{}, fmt.Errorf("%w: test", ErrRejected)
 	}
 	cmd, err := raftcmd.Decode(cmd.Encode())
@@ -77,11 +78,11 @@ func (g *fakeGroup) Propose(ctx context.Context, cmd *raftcmd.Command) (Result, 
 	return Result{Index: g.index}, nil
 }
 
-func (g *fakeGroup) LookupCommand(id [16]byte) ([]byte, bool) {
+func (g *fakeGroup) LookupCommand(id [16]byte) ([]byte, bool, int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	out, ok := g.outcomes[id]
-	return out, ok
+	return out, ok, g.horizon - 1 // commands without birth are fine until something is forgotten
 }
 
 // bed is some ranges on one node.
@@ -159,6 +160,7 @@ func (b *bed) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse,
 	if ba.CommandID == ([16]byte{}) {
 		binary.BigEndian.PutUint64(ba.CommandID[:], b.rng.Uint64())
 		binary.BigEndian.PutUint64(ba.CommandID[8:], b.rng.Uint64())
+		ba.CommandBirth = b.clock.Now().WallNanos
 	}
 	b.mu.Unlock()
 	time.Sleep(b.lag)

@@ -53,8 +53,8 @@ type Group interface {
 	// caller holds latches that outlive the command (S6). It may be called concurrently.
 	Propose(ctx context.Context, cmd *raftcmd.Command) (Result, error)
 	// LookupCommand returns what cmd.Outcome held, if the command with this ID was applied
-	// recently (S12).
-	LookupCommand(id [16]byte) (outcome []byte, applied bool)
+	// recently (S12). If not, commands born up to horizon may have been applied and forgotten.
+	LookupCommand(id [16]byte) (outcome []byte, applied bool, horizon int64)
 }
 
 // Admin carries out the requests that change the range itself. Package store implements

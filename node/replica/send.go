@@ -44,6 +44,7 @@ type execution struct {
 	// handedOver: latches, grants and their end belong to the command under way. From then on
 	// the request only reads this struct.
 	handedOver bool
+	fresh      bool // no earlier try of its command was applied, or can be in this tenure
 	waiting    bool // it waited for a lock: pushes may still look at it
 
 	guardBuf concurrency.LatchGuard
@@ -102,10 +103,11 @@ func (x *execution) send() (*kv.BatchResponse, error) {
 
 // observe forwards the clock to the sender's reading (S1).
 func (r *Replica) observe(ba *kv.BatchRequest) error {
-	if ba.ClockReading.IsEmpty() {
+	if ba.ClockReading.IsEmpty() && ba.CommandBirth == 0 {
 		return nil
 	}
-	ahead := time.Duration(ba.ClockReading.WallNanos - r.cfg.Clock.PhysicalNow().UnixNano())
+	// A birth from the far future would raise the horizon of S12 above everybody else's.
+	ahead := time.Duration(max(ba.ClockReading.WallNanos, ba.CommandBirth) - r.cfg.Clock.PhysicalNow().UnixNano())
 	if bound := 2 * r.cfg.Clock.MaxOffset(); bound > 0 && ahead > bound {
 		return &kv.InvalidRequestError{Detail: fmt.Sprintf(
 			"the clock of node %d is %s ahead of this node's, more than %s; check its time source", ba.Gateway, ahead, bound)}
@@ -146,9 +148,16 @@ func (x *execution) run() (*kv.BatchResponse, error) {
 		// REQUIRES: S12. Before anything that can refuse the batch: the answer is that of the
 		// earlier try, if that one was applied.
 		if x.shape.write && x.ba.CommandID != ([16]byte{}) {
-			if outcome, applied := x.r.cfg.Group.LookupCommand(x.ba.CommandID); applied {
+			outcome, applied, horizon := x.r.cfg.Group.LookupCommand(x.ba.CommandID)
+			switch {
+			case applied:
 				return x.again(outcome)
+			case !x.fresh && x.ba.CommandBirth <= horizon:
+				return nil, &kv.CommandExpiredError{RangeID: x.desc.RangeID, Birth: x.ba.CommandBirth, Horizon: horizon}
 			}
+			// All of earlier tenures is applied, and in this one the other tries wait for this one to
+			// end or hold its latches: from here on the answer can't get old, however long this waits.
+			x.fresh = true
 		}
 		if x.attempts > 0 { // time has passed
 			var ok bool
@@ -509,6 +518,9 @@ func (x *execution) replicate(env *eval.Env, res *eval.Result, br *kv.BatchRespo
 	res.Batch = nil
 	if cmd.ID != ([16]byte{}) {
 		cmd.Outcome = encodeOutcome(x.ba, br)
+		// Not the request's, which may have waited for longer than the range remembers. What later
+		// tries carry is no later than this.
+		cmd.Birth = max(x.ba.CommandBirth, x.r.cfg.Clock.Now().WallNanos)
 	}
 	p := &proposed{x: x, res: res, done: make(chan error, 1)}
 	x.handedOver = true // p finishes
@@ -523,7 +535,7 @@ func (x *execution) replicate(env *eval.Env, res *eval.Result, br *kv.BatchRespo
 		}
 		if p.duplicate {
 			// An earlier try of the same command came first in the log: its outcome counts.
-			outcome, _ := x.r.cfg.Group.LookupCommand(x.ba.CommandID)
+			outcome, _, _ := x.r.cfg.Group.LookupCommand(x.ba.CommandID)
 			return x.again(outcome)
 		}
 	case <-x.ctx.Done():

@@ -267,7 +267,8 @@ func (p *process) flush() {
 
 func (s *sim) tune(c *store.Config) {
 	c.Voters, c.DeadAfter = s.shape.voters, s.shape.deadAfter
-	c.ShortLog = s.shape.shortLog
+	c.ShortLog, c.RememberIDs = s.shape.shortLog, s.shape.remember
+	c.PlantNoHorizon = s.opts.Plant.NoHorizon
 	c.Pause = s.pause
 	c.PlantNoSupportCheck, c.PlantSkipTermCheck = s.opts.Plant.NoSupportCheck, s.opts.Plant.SkipTermCheck
 	c.Interval = 500 * time.Millisecond

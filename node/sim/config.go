@@ -37,6 +37,8 @@ const (
 	FocusFreezes
 	// FocusPartitions: leaseholders that nobody hears for seconds.
 	FocusPartitions
+	// FocusRetries: answers get lost while ranges remember few commands.
+	FocusRetries
 )
 
 // Plant is a set of deliberate bugs.
@@ -46,6 +48,7 @@ type Plant struct {
 	SkipRefresh    bool // S8
 	NoSupportCheck bool // S2 b
 	SkipTermCheck  bool // S5
+	NoHorizon      bool // S12
 }
 
 // shape is what a seed decides about a cluster before it starts.
@@ -62,6 +65,7 @@ type shape struct {
 	hot       int           // accounts between which money moves
 	pause     time.Duration // mean; one in twenty is twenty times as long
 	pauses    float64       // how often a goroutine is held up
+	remember  int           // command IDs that a range remembers; 0: the default
 	shortLog  uint64        // entries that stay in a log; 0: the default
 	faultGap  time.Duration // mean time between faults
 }
@@ -79,6 +83,7 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 	s.hot, s.pause = accounts, 20*time.Millisecond
 	s.pauses = []float64{0, 0.01, 0.05}[rng.IntN(3)]
 	s.shortLog = []uint64{0, 0, 4}[rng.IntN(3)]
+	s.remember = []int{0, 0, 100, 20}[rng.IntN(4)]
 	switch rng.IntN(6) {
 	case 0, 1, 2:
 		s.zones, s.voters = []string{"a", "b", "c"}, 3
@@ -99,6 +104,9 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 	case FocusPartitions:
 		s.zones, s.voters = []string{"a", "b", "c"}, 3
 		s.faultGap, s.clients, s.think = 600*time.Millisecond, 3, 150*time.Millisecond
+	case FocusRetries:
+		s.zones, s.voters, s.remember = []string{"a", "b", "c"}, 3, 4
+		s.faultGap, s.clients, s.think = 400*time.Millisecond, 4, 60*time.Millisecond
 	case FocusTransfers:
 		s.zones, s.voters, s.pauses, s.pause = []string{"a", "b", "c"}, 3, 0.2, 60*time.Millisecond
 		s.faultGap = 150 * time.Millisecond

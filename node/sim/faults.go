@@ -105,6 +105,9 @@ func (s *sim) draw() plan {
 	case FocusPartitions:
 		kind = []int{5, 5, 7, 8, 9}[s.rng.IntN(5)]
 		hold = s.between(time.Second, 4*time.Second)
+	case FocusRetries:
+		kind = []int{5, 9, 9, 9, 12, 20}[s.rng.IntN(6)]
+		hold = s.between(100*time.Millisecond, 1500*time.Millisecond)
 	case FocusTransfers:
 		kind = []int{5, 8, 9, 15, 20, 20, 20, 20}[s.rng.IntN(8)]
 		hold = s.between(time.Millisecond, 600*time.Millisecond)

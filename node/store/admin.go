@@ -2,10 +2,8 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,12 +13,10 @@ import (
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
-	"github.com/atolldb/atoll/node/mvcc"
 	"github.com/atolldb/atoll/node/raftnet"
 	"github.com/atolldb/atoll/node/replica"
 	"github.com/atolldb/atoll/node/replica/group"
 	"github.com/atolldb/atoll/node/replica/raftcmd"
-	"github.com/atolldb/atoll/node/storage"
 )
 
 var _ replica.Admin = (*Store)(nil)
@@ -31,7 +27,7 @@ func (s *Store) led(rr *replica.Replica) (*rep, error) {
 	if r == nil {
 		return nil, &kv.RangeNotFoundError{RangeID: rr.RangeID(), Node: s.cfg.Node}
 	}
-	if _, ok := r.leads(); !ok {
+	if _, ok := r.leads(); !ok || r.distrusted.Load() {
 		return nil, &kv.NotLeaseholderError{RangeID: r.rangeID, Leaseholder: r.trans.Leader(), Desc: r.desc(), Reason: "this node does not hold the lease"}
 	}
 	return r, nil
@@ -107,8 +103,8 @@ func (s *Store) split(ctx context.Context, r *rep, rr *replica.Replica, at keys.
 		rt.Replicas = append(rt.Replicas, rd)
 	}
 	rt.NextReplicaID = keys.ReplicaID(len(rt.Replicas) + 1)
-	cmd := &raftcmd.Command{ID: newID(), Term: frozen.Term, Proposer: s.cfg.Node,
-		Split: &raftcmd.SplitTrigger{Left: l, Right: rt, HighWater: frozen.HighWater}}
+	cmd := s.command(frozen.Term)
+	cmd.Split = &raftcmd.SplitTrigger{Left: l, Right: rt, HighWater: frozen.HighWater}
 	if _, err := r.Propose(ctx, cmd); err != nil {
 		return nil, nil, err
 	}
@@ -116,6 +112,11 @@ func (s *Store) split(ctx context.Context, r *rep, rr *replica.Replica, at keys.
 }
 
 func newID() raftcmd.ID { return raftcmd.ID(uuid.New()) }
+
+// command returns a command of the store's own, to be proposed once.
+func (s *Store) command(term uint64) *raftcmd.Command {
+	return &raftcmd.Command{ID: newID(), Birth: s.cfg.Clock.Now().WallNanos, Term: term, Proposer: s.cfg.Node}
+}
 
 // sameMembers reports whether a raft configuration and a descriptor name the same replicas.
 func sameMembers(c raft.Configuration, d *kv.RangeDescriptor) bool {
@@ -193,8 +194,8 @@ func (s *Store) transfer(ctx context.Context, r *rep, target keys.NodeID) error 
 		return nil
 	}
 	rd, ok := r.desc().Replica(target)
-	if !ok || rd.Type != kv.Voter {
-		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d holds no voter of %s", target, r.desc())}
+	if !ok || rd.Type != kv.Voter || rd.Quarantine != kv.Trusted {
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d holds no voter of %s that may take the lease", target, r.desc())}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -203,118 +204,4 @@ func (s *Store) transfer(ctx context.Context, r *rep, target keys.NodeID) error 
 	}
 	s.metrics.transfers.Inc()
 	return nil
-}
-
-// Checksum implements replica.Admin: every replica's digest at one log position (S23).
-func (s *Store) Checksum(ctx context.Context, rr *replica.Replica, _ *kv.ChecksumRequest) (*kv.ChecksumResponse, error) {
-	r, err := s.led(rr)
-	if err != nil {
-		return nil, err
-	}
-	term, _ := r.leads()
-	id := newID()
-	if _, err := r.Propose(ctx, &raftcmd.Command{ID: id, Term: term, Proposer: s.cfg.Node, Digest: true}); err != nil {
-		return nil, proposeError(err)
-	}
-	own, pos, err := s.digests.wait(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	for _, rd := range rr.Desc().Replicas {
-		if rd.Node == s.cfg.Node || rd.Type == kv.Witness {
-			continue
-		}
-		q := append([]byte{recordVersion}, id[:]...)
-		b, err := s.cfg.Network.Call(ctx, rd.Node, raftnet.Data, raftnet.MethodReplicaDigest, q)
-		if err != nil {
-			s.logger.Warn("no digest of a replica", "range", r.rangeID, "replica", rd.Replica, "peer", rd.Node, "err", err)
-			continue
-		}
-		if len(b) != 1+8+32 || [32]byte(b[9:]) != own || binary.BigEndian.Uint64(b[1:]) != pos.Index {
-			s.metrics.mismatches.Inc()
-			err := fmt.Errorf("store: range %d: replica %d on node %d differs from the leaseholder's at index %d; remove that replica",
-				r.rangeID, rd.Replica, rd.Node, pos.Index)
-			s.logger.Error("replicas differ", "range", r.rangeID, "replica", rd.Replica, "peer", rd.Node, "index", pos.Index)
-			return nil, err
-		}
-	}
-	return &kv.ChecksumResponse{Digest: own, Applied: pos.Index}, nil
-}
-
-// digests are results that a leaseholder will ask for.
-type digests struct {
-	mu sync.Mutex
-	by map[raftcmd.ID]*digest
-}
-
-type digest struct {
-	done chan struct{}
-	sum  [32]byte
-	pos  group.Position
-	err  error
-}
-
-// maxDigests bounds the results kept, digestLife for how long.
-const (
-	maxDigests = 256
-	digestLife = time.Minute
-)
-
-func (d *digests) entry(id raftcmd.ID) *digest {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.by == nil {
-		d.by = map[raftcmd.ID]*digest{}
-	}
-	e := d.by[id]
-	if e == nil && len(d.by) < maxDigests {
-		e = &digest{done: make(chan struct{})}
-		d.by[id] = e
-	}
-	return e
-}
-
-func (d *digests) compute(s *Store, rangeID keys.RangeID, id raftcmd.ID, pos group.Position, snap *storage.Snapshot) {
-	e := d.entry(id)
-	if e == nil {
-		_ = snap.Close()
-		return
-	}
-	e.pos = pos
-	st, err := group.LoadState(snap, rangeID)
-	if err == nil {
-		e.sum, err = mvcc.Digest(snap, group.ReplicatedSpans(&st.Desc)...)
-	}
-	e.err = errors.Join(err, snap.Close())
-	close(e.done)
-	s.sleep(digestLife)
-	d.mu.Lock()
-	delete(d.by, id)
-	d.mu.Unlock()
-}
-
-func (d *digests) wait(ctx context.Context, id raftcmd.ID) ([32]byte, group.Position, error) {
-	e := d.entry(id)
-	if e == nil {
-		return [32]byte{}, group.Position{}, errors.New("store: too many digests are under way; try again")
-	}
-	select {
-	case <-e.done:
-		return e.sum, e.pos, e.err
-	case <-ctx.Done():
-		return [32]byte{}, group.Position{}, ctx.Err()
-	}
-}
-
-func (s *Store) onDigest(ctx context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
-	if len(payload) != 17 || payload[0] != recordVersion {
-		return nil, fmt.Errorf("store: digest question of %d bytes", len(payload))
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	sum, pos, err := s.digests.wait(ctx, raftcmd.ID(payload[1:]))
-	if err != nil {
-		return nil, err
-	}
-	return append(binary.BigEndian.AppendUint64([]byte{recordVersion}, pos.Index), sum[:]...), nil
 }

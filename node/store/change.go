@@ -13,7 +13,6 @@ import (
 	"github.com/atolldb/atoll/node/raftnet"
 	"github.com/atolldb/atoll/node/replica"
 	"github.com/atolldb/atoll/node/replica/group"
-	"github.com/atolldb/atoll/node/replica/raftcmd"
 )
 
 const (
@@ -81,12 +80,16 @@ func (s *Store) followConfig(ctx context.Context, r *rep) error {
 	d := st.Desc.Clone()
 	d.Generation++
 	d.Replicas = nil
+	distrust := map[keys.ReplicaID]kv.Quarantine{}
+	for _, rd := range st.Desc.Replicas {
+		distrust[rd.Replica] = rd.Quarantine
+	}
 	for _, sv := range st.Config.Servers {
 		node, id, err := raftnet.ParseServerID(sv.ID)
 		if err != nil {
 			return err
 		}
-		rd := kv.ReplicaDescriptor{Node: node, Replica: id}
+		rd := kv.ReplicaDescriptor{Node: node, Replica: id, Quarantine: distrust[id]}
 		if sv.Suffrage != raft.Voter {
 			rd.Type = kv.NonVoter
 		}
@@ -97,7 +100,9 @@ func (s *Store) followConfig(ctx context.Context, r *rep) error {
 	if !ok {
 		return fmt.Errorf("%w: the lease of range %d is gone", replica.ErrRejected, r.rangeID)
 	}
-	_, err := r.Propose(ctx, &raftcmd.Command{ID: newID(), Term: term, Proposer: s.cfg.Node, ChangeDesc: &d})
+	cmd := s.command(term)
+	cmd.ChangeDesc = &d
+	_, err := r.Propose(ctx, cmd)
 	return err
 }
 
@@ -130,13 +135,16 @@ func (s *Store) addNonVoter(ctx context.Context, r *rep, node keys.NodeID) error
 func (r *rep) caughtUp(id raft.ServerID) bool {
 	g := r.group.Load()
 	p := g.Peer(id)
-	return p.Match > 0 && p.Match+caughtUpEntries >= g.LastIndex() && time.Since(p.Contact) < freshContact
+	return !p.Lost && p.Match > 0 && p.Match+caughtUpEntries >= g.LastIndex() && time.Since(p.Contact) < freshContact
 }
 
 func (s *Store) promote(ctx context.Context, r *rep, node keys.NodeID) error {
 	rd, ok := r.desc().Replica(node)
 	if !ok || rd.Type != kv.NonVoter {
 		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has no non-voter of %s", node, r.desc())}
+	}
+	if rd.Quarantine != kv.Trusted {
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("replica %d of range %d is quarantined: %s", rd.Replica, r.rangeID, rd.Quarantine)}
 	}
 	id := raftnet.ServerID(node, rd.Replica)
 	ctx, cancel := context.WithTimeout(ctx, changeWait)

@@ -58,17 +58,27 @@ type Config struct {
 	Interval time.Duration
 	// SnapshotBytesPerSecond paces the snapshots that this node sends. Default 64 MiB.
 	SnapshotBytesPerSecond int64
+	// CompareEvery is how often the leaseholder of a range compares the replicas' digests (S23), at
+	// most; one range at a time. Default 6 hours.
+	CompareEvery time.Duration
+	// CompareBytesPerSecond paces the reading for digests on this node. Default 16 MiB.
+	CompareBytesPerSecond int64
 	// Pause, if not nil, is called where other goroutines may come in between: after an
 	// evaluation, before a proposal. The simulator lets time pass there.
 	Pause func()
 	// ShortLog, if not 0, is how many entries stay in a raft log, so that followers need
 	// snapshots. For the simulator.
 	ShortLog uint64
+	// RememberIDs, if not 0, is how many command IDs a range remembers; see package group. For the
+	// simulator: all nodes must have the same.
+	RememberIDs int
 	// PlantSkipTermCheck is a bug that the simulator plants (breaks S5). A real node never
 	// sets it.
 	PlantSkipTermCheck bool
 	// PlantNoSupportCheck is another one (breaks S2 b).
 	PlantNoSupportCheck bool
+	// PlantNoHorizon is another one (breaks S12).
+	PlantNoHorizon bool
 }
 
 func (c *Config) ensureDefaults() {
@@ -82,6 +92,8 @@ func (c *Config) ensureDefaults() {
 	def(&c.DeadAfter, time.Minute)
 	def(&c.Interval, time.Second)
 	def(&c.SnapshotBytesPerSecond, 64<<20)
+	def(&c.CompareEvery, 6*time.Hour)
+	def(&c.CompareBytesPerSecond, 16<<20)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -115,6 +127,12 @@ func (c *Config) validate() error {
 	}
 	if c.MaxRangeBytes < 1<<20 {
 		errs = append(errs, fmt.Errorf("store: MaxRangeBytes is %d, the minimum is %d", c.MaxRangeBytes, 1<<20))
+	}
+	if c.CompareEvery < time.Second {
+		errs = append(errs, fmt.Errorf("store: CompareEvery is %s, the minimum is 1s", c.CompareEvery))
+	}
+	if c.CompareBytesPerSecond < 1<<10 {
+		errs = append(errs, fmt.Errorf("store: CompareBytesPerSecond is %d, the minimum is %d", c.CompareBytesPerSecond, 1<<10))
 	}
 	if c.Interval < 10*time.Millisecond {
 		errs = append(errs, fmt.Errorf("store: Interval is %s, the minimum is 10ms", c.Interval))

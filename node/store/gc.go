@@ -128,7 +128,7 @@ func (s *Store) raiseThreshold(ctx context.Context, r *rep, d *kv.RangeDescripto
 }
 
 func (s *Store) sendGC(ctx context.Context, r *rep, d *kv.RangeDescriptor, threshold hlc.Timestamp, found []kv.GCKey) error {
-	ba := &kv.BatchRequest{Header: kv.Header{RangeID: r.rangeID, Generation: d.Generation, CommandID: newID(), Gateway: s.cfg.Node},
+	ba := &kv.BatchRequest{Header: kv.Header{RangeID: r.rangeID, Generation: d.Generation, CommandID: newID(), CommandBirth: s.cfg.Clock.Now().WallNanos, Gateway: s.cfg.Node},
 		Requests: []kv.Request{&kv.GCRequest{Span: keys.Span{Key: dataStart(d), EndKey: d.End}, Threshold: threshold, Keys: found}}}
 	if _, err := s.Send(ctx, ba); err != nil {
 		return fmt.Errorf("store: garbage collection of range %d: %w", r.rangeID, err)

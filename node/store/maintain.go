@@ -132,7 +132,11 @@ func (s *Store) jobs(r *rep, now time.Time, v *view) []job {
 		return nil
 	}
 	r.q.leaderless = time.Time{}
+	if r.distrusted.Load() {
+		return []job{s.moveLease} // all else would rest on what it holds
+	}
 	var jobs []job
+	jobs = append(jobs, s.watchQuarantine(r, d, now)...)
 	if r.q.ledTerm != term {
 		r.q.ledTerm = term
 		r.q.lastEnsure = now

@@ -21,6 +21,7 @@ func (s *Store) handle() {
 	n.Handle(raftnet.MethodReplicaCreate, s.onReplicaCreate)
 	n.Handle(raftnet.MethodReplicaRemove, s.onReplicaRemove)
 	n.Handle(raftnet.MethodReplicaDigest, s.onDigest)
+	n.Handle(raftnet.MethodReplicaQuarantine, s.onQuarantine)
 	n.Handle(raftnet.MethodKVRangeLookup, s.onMetaDesc)
 	n.Handle(raftnet.MethodStatus, s.onStatus)
 }

@@ -13,6 +13,7 @@ type metrics struct {
 
 	splits, removals, changes, transfers, repairs, metaWrites, truncations, flushes, failures prometheus.Counter
 	collected, pileups, orphans, snapshotBytes, mismatches                                    prometheus.Counter
+	comparisons, digestBytes, quarantines                                                     prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
@@ -38,7 +39,29 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.pileups = c("gc_pileup_keys_total", "Keys of which garbage was collected early because it piled up.")
 	m.orphans = c("orphan_intents_total", "Old intents that were read so that their transaction is decided.")
 	m.snapshotBytes = c("snapshot_sent_bytes_total", "Bytes of snapshots sent.")
-	m.mismatches = c("digest_mismatches_total", "Replicas whose digest differed from the leaseholder's.")
+	m.mismatches = c("digest_mismatches_total", "Replicas found to differ from a majority of their range, and ranges without one.")
+	m.comparisons = c("digest_comparisons_total", "Comparisons of a range's replicas.")
+	m.digestBytes = c("digest_read_bytes_total", "Bytes read for digests.")
+	m.quarantines = c("quarantines_total", "Replicas quarantined by this node as leaseholder.")
+	count := func(f func(*rep) int32) func() float64 {
+		return func() float64 {
+			n := int32(0)
+			for _, r := range s.all() {
+				if _, ok := r.leads(); ok {
+					n += f(r)
+				}
+			}
+			return float64(n)
+		}
+	}
+	g("quarantined_replicas", "Quarantined replicas of the ranges that this node leads; they are being replaced, or can't be.",
+		count(func(r *rep) int32 { return r.untrusted.Load() }))
+	g("undecided_ranges", "Ranges led by this node whose replicas differ without a majority that agrees.", count(func(r *rep) int32 {
+		if r.undecided.Load() {
+			return 1
+		}
+		return 0
+	}))
 	g("replicas", "Replicas on this node.", func() float64 { return float64(len(s.all())) })
 	g("leases", "Leases held by this node.", func() float64 { return float64(s.leases()) })
 	g("leaderless_ranges", "Replicas on this node that know no leader.", func() float64 {

@@ -24,6 +24,7 @@ type recordState uint8
 const (
 	recordLive     recordState = 0
 	recordRemoving recordState = 1
+	recordMute     recordState = 2 // it lives, but must not vote (S18)
 )
 
 // replicaRecord says that a replica exists on this node.

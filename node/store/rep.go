@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,10 +51,17 @@ type rep struct {
 		leaderless   time.Time
 		lastEnsure   time.Time
 		lastTruncate time.Time
+
+		lastQuarantine time.Time
+		complained     time.Time // that a quarantined replica is not replaced; or there was none
 	}
-	busy    atomic.Bool  // a queue works on it
-	size    atomic.Int64 // as last measured
-	metaGen atomic.Int64 // generation that the meta record is known to have
+	busy atomic.Bool // a queue works on it
+	// distrusted: this replica is quarantined. It serves nothing, and gives a lease away.
+	distrusted atomic.Bool
+	untrusted  atomic.Int32 // quarantined replicas of the range, as last seen by its leaseholder
+	undecided  atomic.Bool  // the last comparison found no majority
+	size       atomic.Int64 // as last measured
+	metaGen    atomic.Int64 // generation that the meta record is known to have
 }
 
 var (
@@ -95,14 +103,19 @@ func (s *Store) startWith(rec replicaRecord, inherited *replica.SplitState) (*re
 	if err != nil {
 		return nil, err
 	}
+	if rec.state == recordMute {
+		r.trans.Mute()
+		r.distrusted.Store(true)
+	}
 	if st.Initialized() {
 		r.initialize(&st)
 	}
 	g, err := group.Open(group.Config{
 		RangeID: rec.rangeID, Replica: rec.replica, Node: s.cfg.Node, State: s.state, Log: log,
 		Transport: r.trans, Bind: r.trans.SetRaft, Lease: r.transportLease, Events: r,
-		OnLead: r.onLead, OnLost: r.onLost, SendSnapshot: s.snapshot.Send,
+		OnLead: r.onLead, OnLost: r.onLost, SendSnapshot: r.sendSnapshot,
 		OnFatal: s.cfg.OnFatal, Logger: s.cfg.Logger, ShortLog: s.cfg.ShortLog, PlantSkipTermCheck: s.cfg.PlantSkipTermCheck,
+		RememberIDs: s.cfg.RememberIDs, PlantNoHorizon: s.cfg.PlantNoHorizon,
 	})
 	if err != nil {
 		_ = r.trans.Close()
@@ -140,6 +153,9 @@ func (r *rep) initialize(st *group.State) {
 		Sender: &r.s.sender, Admin: r.s, Pushdown: r.s.cfg.Pushdown, GCThreshold: st.GCThreshold,
 		Admit: r.s.admit, Metrics: r.s.replMet, Limits: r.s.cfg.Limits, Pause: r.s.cfg.Pause, PlantNoSupportCheck: r.s.cfg.PlantNoSupportCheck,
 	})
+	if r.quarantineOf(&st.Desc) != kv.Trusted {
+		r.distrusted.Store(true)
+	}
 	rr.InheritSplit(r.inherited)
 	r.inherited = nil
 	r.replica.Store(rr)
@@ -199,11 +215,11 @@ func (r *rep) Propose(ctx context.Context, cmd *raftcmd.Command) (replica.Result
 }
 
 // LookupCommand implements replica.Group.
-func (r *rep) LookupCommand(id [16]byte) ([]byte, bool) {
+func (r *rep) LookupCommand(id [16]byte) (outcome []byte, applied bool, horizon int64) {
 	if g := r.group.Load(); g != nil {
 		return g.LookupCommand(id)
 	}
-	return nil, false
+	return nil, false, math.MaxInt64 // nothing is known
 }
 
 func (r *rep) onLead(term uint64) {
@@ -212,8 +228,15 @@ func (r *rep) onLead(term uint64) {
 	if rr == nil || g == nil {
 		return
 	}
+	if r.distrusted.Load() {
+		r.s.spawn(func() { r.s.handOver(r) })
+		return // REQUIRES: S23. Without a tenure it serves nothing.
+	}
 	// REQUIRES: S4. The mark of a split holds for the right side's first leaseholder.
 	rr.OnLease(term, r.trans.LowWater().Max(g.State().HighWater))
+	if r.distrusted.Load() { // meanwhile
+		rr.OnLeaseLost()
+	}
 }
 
 func (r *rep) onLost() {
@@ -248,6 +271,9 @@ func (r *rep) DescriptorApplied(desc kv.RangeDescriptor) {
 		st := g.State()
 		r.initialize(&st)
 	}
+	if q := r.quarantineOf(&desc); q != kv.Trusted {
+		r.distrust(q)
+	}
 	if desc.RangeID == keys.MetaRangeID {
 		r.s.spawn(func() { r.s.learnMeta(desc) })
 	}
@@ -262,7 +288,7 @@ func (r *rep) GCThresholdApplied(ts hlc.Timestamp) {
 
 // DigestRequested implements group.Events.
 func (r *rep) DigestRequested(id raftcmd.ID, pos group.Position, snap *storage.Snapshot) {
-	if !r.s.spawn(func() { r.s.digests.compute(r.s, r.rangeID, id, pos, snap) }) {
+	if !r.s.spawn(func() { r.s.digest(r.rangeID, id, pos, snap) }) {
 		_ = snap.Close()
 	}
 }

@@ -88,15 +88,15 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 		info[n.ID] = n
 	}
 	usable := func(n cluster.NodeInfo) bool { return n.State == cluster.Live && v.live(n.ID) }
-	leaving := func(id keys.NodeID) bool {
-		n, ok := info[id]
-		return v.dead(id) || ok && (n.State == cluster.Decommissioning || n.State == cluster.Decommissioned)
+	leaving := func(rd kv.ReplicaDescriptor) bool {
+		n, ok := info[rd.Node]
+		return rd.Quarantine != kv.Trusted || v.dead(rd.Node) || ok && (n.State == cluster.Decommissioning || n.State == cluster.Decommissioned)
 	}
 	zoneVoters := map[string]int{} // voters that stay
 	voters, good := 0, 0
 	for _, rd := range d.Replicas {
 		if rd.Type == kv.NonVoter {
-			if leaving(rd.Node) || surplus(d, v, leaving, place(info[rd.Node]), info) {
+			if leaving(rd) || surplus(d, v, leaving, place(info[rd.Node]), info) {
 				return step{kv.RemoveReplica, rd.Node}, true
 			}
 			if v.live(rd.Node) {
@@ -105,7 +105,7 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 			return step{}, false // one change at a time
 		}
 		voters++
-		if !leaving(rd.Node) {
+		if !leaving(rd) {
 			good++
 			zoneVoters[place(info[rd.Node])]++
 		}
@@ -119,7 +119,7 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 		return 0, false
 	}
 	for _, rd := range d.Replicas {
-		if !leaving(rd.Node) {
+		if !leaving(rd) {
 			continue
 		}
 		zone := place(info[rd.Node])
@@ -128,6 +128,11 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 		}
 		if n, ok := candidate(zone); ok {
 			return step{kv.AddNonVoter, n}, true
+		}
+		// Its own node can have a new replica only once this one is gone. Until then a voter is
+		// missing; what is there does not count for one.
+		if rd.Quarantine != kv.Trusted && usable(info[rd.Node]) {
+			return step{kv.RemoveReplica, rd.Node}, true
 		}
 		// A dead node may come back; one that leaves for good is not waited for.
 		if info[rd.Node].State != cluster.Live && info[rd.Node].State != cluster.Draining && good >= v.want {
@@ -162,10 +167,10 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 
 // surplus reports whether a non-voter in a zone is not needed any more: the voter there that
 // it was to replace is back.
-func surplus(d *kv.RangeDescriptor, v view, leaving func(keys.NodeID) bool, zone string, info map[keys.NodeID]cluster.NodeInfo) bool {
+func surplus(d *kv.RangeDescriptor, v view, leaving func(kv.ReplicaDescriptor) bool, zone string, info map[keys.NodeID]cluster.NodeInfo) bool {
 	voters, here := 0, false
 	for _, rd := range d.Replicas {
-		if rd.Type == kv.Voter && !leaving(rd.Node) {
+		if rd.Type == kv.Voter && !leaving(rd) {
 			voters++
 			here = here || place(info[rd.Node]) == zone && v.live(rd.Node)
 		}
@@ -200,7 +205,7 @@ func changeName(k kv.ReplicaChangeKind) string {
 func (s *Store) moveLease(ctx context.Context, r *rep) error {
 	var errs []error
 	for _, rd := range r.desc().Replicas {
-		if rd.Node == s.cfg.Node || rd.Type != kv.Voter || !s.cfg.Support.Live(rd.Node) || s.isDead(rd.Node) {
+		if rd.Node == s.cfg.Node || rd.Type != kv.Voter || rd.Quarantine != kv.Trusted || !s.cfg.Support.Live(rd.Node) || s.isDead(rd.Node) {
 			continue
 		}
 		if n, ok := s.cfg.Directory.Get(rd.Node); ok && n.State != cluster.Live {

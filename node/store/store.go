@@ -48,6 +48,7 @@ type Store struct {
 	draining atomic.Bool
 	full     atomic.Bool
 	digests  digests
+	reading  lock     // digests are made one at a time
 	dead     deadline // guarded by mu
 	shedding atomic.Bool
 	free     atomic.Int64
@@ -75,7 +76,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{cfg: cfg, state: cfg.Engines.State, log: cfg.Engines.Log, logger: cfg.Logger.With("node", cfg.Node),
-		replicas: map[keys.RangeID]*rep{}, structure: newLock()}
+		replicas: map[keys.RangeID]*rep{}, structure: newLock(), reading: newLock()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registerer, s); err != nil {
@@ -246,6 +247,7 @@ func (s *Store) Start(sender kv.Sender) {
 	s.sender.p.Store(&sender)
 	s.spawn(s.maintain)
 	s.spawn(s.spreadMeta)
+	s.spawn(s.compareRanges)
 }
 
 // Close stops everything. The engines stay open. The router may be closed before or after.

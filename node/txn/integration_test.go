@@ -82,11 +82,11 @@ func (g *group) Propose(_ context.Context, cmd *raftcmd.Command) (replica.Result
 	return replica.Result{Index: g.index}, nil
 }
 
-func (g *group) LookupCommand(id [16]byte) ([]byte, bool) {
+func (g *group) LookupCommand(id [16]byte) ([]byte, bool, int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	out, ok := g.outcomes[id]
-	return out, ok
+	return out, ok, 0 // nothing is forgotten
 }
 
 func (h *house) random(most time.Duration) time.Duration {

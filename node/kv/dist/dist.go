@@ -7,6 +7,8 @@
 // A write batch gets one CommandID for each range and keeps it over retries. When a
 // connection is lost, the retry finds at the range whether the first try was applied.
 // What can't be decided within the limit is an AmbiguousError, never a plain failure.
+// A range that has forgotten commands as old as this one says so (kv.CommandExpiredError): if a
+// try may have been applied the outcome stays unknown, else the batch gets a new ID.
 // HAZARD: every error of a range other than those that send retries must mean that the
 // command was not applied and never will be.
 package dist
@@ -141,9 +143,9 @@ func (d *DistSender) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRe
 	st := d.newState()
 	st.write = ba.NeedsCommandID()
 	if st.write {
-		if st.commandID = ba.CommandID; st.commandID == ([16]byte{}) {
-			binary.LittleEndian.PutUint64(st.commandID[:8], rand.Uint64())
-			binary.LittleEndian.PutUint64(st.commandID[8:], rand.Uint64())
+		st.commandID, st.birth, st.given = ba.CommandID, ba.CommandBirth, true
+		if st.commandID == ([16]byte{}) {
+			d.newCommand(&st, 0)
 		}
 	}
 	br, err := d.divide(ctx, ba, &st)
@@ -151,6 +153,13 @@ func (d *DistSender) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRe
 		d.commitWait(ctx, br.Timestamp)
 	}
 	return br, err
+}
+
+// newCommand draws an ID, born after horizon.
+func (d *DistSender) newCommand(st *state, horizon int64) {
+	binary.LittleEndian.PutUint64(st.commandID[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(st.commandID[8:], rand.Uint64())
+	st.birth, st.given = max(d.cfg.Clock.Now().WallNanos, horizon+1), false
 }
 
 // commitWait waits until every read that begins now sees a write at ts (SAFETY S1): after a
@@ -176,6 +185,8 @@ type state struct {
 	start     time.Time
 	write     bool // holds what must not be done twice
 	commandID [16]byte
+	birth     int64 // of commandID, S12
+	given     bool  // commandID is the caller's, who may have sent it before
 	// maybeApplied says that some try ended without anybody knowing its outcome.
 	maybeApplied bool
 	// trouble is when the current row of failed tries began; zero while all is well.

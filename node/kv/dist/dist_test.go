@@ -38,6 +38,7 @@ type testRange struct {
 	desc        kv.RangeDescriptor
 	leaseholder keys.NodeID
 	commands    map[[16]byte]bool
+	horizon     int64
 }
 
 func newCluster(splits ...string) *cluster {
@@ -146,6 +147,9 @@ func (n node) Send(_ context.Context, ba *kv.BatchRequest) (*kv.BatchResponse, e
 		}
 	}
 	again := r.commands[ba.CommandID]
+	if ba.NeedsCommandID() && !again && ba.CommandBirth <= r.horizon {
+		return nil, &kv.CommandExpiredError{RangeID: ba.RangeID, Birth: ba.CommandBirth, Horizon: r.horizon}
+	}
 	for _, req := range ba.Requests {
 		br.Responses = append(br.Responses, c.eval(req, again))
 	}
@@ -521,6 +525,41 @@ func TestUndecidedWriteIsAmbiguous(t *testing.T) {
 		require.ErrorAs(t, err, new(*kv.AmbiguousError))
 		_, err = send(d, get("a"))
 		require.ErrorAs(t, err, new(*kv.UnavailableError), "a read is never ambiguous")
+	})
+}
+
+// TestForgottenCommands: a write that was surely not applied gets a new ID from a range that
+// remembers none as old; one that may have been applied is ambiguous, and not sent again (S12).
+func TestForgottenCommands(t *testing.T) {
+	bubble(t, []string{"m"}, func(t *testing.T, c *cluster, d *DistSender) {
+		r := c.rangeOf("a")
+		r.leaseholder = 2
+		ahead := time.Now().Add(100 * time.Millisecond).UnixNano() // another gateway's clock
+		r.horizon = ahead
+		_, err := send(d, put("a", "1"), put("z", "1"))
+		require.NoError(t, err)
+		require.Equal(t, 2, c.applied)
+
+		c.onAnswer = func(keys.NodeID, *kv.BatchRequest) error {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if len(r.commands) == 1 {
+				return nil
+			}
+			// Applied, the answer lost, and then much else.
+			r.commands = map[[16]byte]bool{}
+			r.horizon = time.Now().Add(time.Second).UnixNano()
+			return errors.New("connection lost")
+		}
+		_, err = send(d, put("a", "2"))
+		require.ErrorAs(t, err, new(*kv.AmbiguousError))
+		require.Equal(t, 3, c.applied)
+
+		// Who brings an ID may have sent it before.
+		c.onAnswer = nil
+		_, err = d.Send(context.Background(), &kv.BatchRequest{Header: kv.Header{CommandID: [16]byte{1}, CommandBirth: 5}, Requests: []kv.Request{put("a", "3")}})
+		require.ErrorAs(t, err, new(*kv.AmbiguousError))
+		require.Equal(t, 3, c.applied)
 	})
 }
 

@@ -3,7 +3,7 @@ package dist
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	local, remote, retries, lookups, pieces, ambiguous, unavailable prometheus.Counter
+	local, remote, retries, lookups, pieces, ambiguous, unavailable, expired prometheus.Counter
 }
 
 func (m *metrics) init(reg prometheus.Registerer, cache *rangeCache) {
@@ -20,6 +20,7 @@ func (m *metrics) init(reg prometheus.Registerer, cache *rangeCache) {
 	m.lookups = counter("meta_lookups_total", "Reads of the meta range.")
 	m.pieces = counter("split_batches_total", "Batches that spanned ranges.")
 	m.ambiguous = counter("ambiguous_total", "Writes whose outcome stayed unknown.")
+	m.expired = counter("expired_commands_total", "Writes that got a new ID because the range had forgotten commands as old as theirs.")
 	m.unavailable = counter("unavailable_total", "Batches given up because no leaseholder answered in time.")
 	if reg != nil {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

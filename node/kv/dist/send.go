@@ -14,7 +14,6 @@ import (
 func (d *DistSender) sendToRange(ctx context.Context, e *entry, ba *kv.BatchRequest, st *state) (*kv.BatchResponse, error) {
 	req := *ba
 	req.Gateway = d.cfg.Self
-	req.CommandID = st.commandID
 	st.rangeID = e.desc.RangeID
 	rt := route{self: d.cfg.Self, alive: d.cfg.Alive}
 	rt.reset(e)
@@ -38,6 +37,7 @@ func (d *DistSender) sendToRange(ctx context.Context, e *entry, ba *kv.BatchRequ
 			rt.rounds = rounds
 			continue
 		}
+		req.CommandID, req.CommandBirth = st.commandID, st.birth
 		req.RangeID, req.Generation = e.desc.RangeID, e.desc.Generation
 		began := time.Now()
 		br, err := d.try(ctx, node, &req)
@@ -66,11 +66,11 @@ func (d *DistSender) sendToRange(ctx context.Context, e *entry, ba *kv.BatchRequ
 // withCommand keeps the command ID over a division of the batch: applied IDs are inherited
 // by both sides of a split (S20), so that a piece finds the outcome of the whole.
 func withCommand(ba *kv.BatchRequest, st *state) *kv.BatchRequest {
-	if !st.write || ba.CommandID == st.commandID {
+	if !st.write || ba.CommandID == st.commandID && ba.CommandBirth == st.birth {
 		return ba
 	}
 	c := *ba
-	c.CommandID = st.commandID
+	c.CommandID, c.CommandBirth = st.commandID, st.birth
 	return &c
 }
 
@@ -111,6 +111,7 @@ func (d *DistSender) judge(ctx context.Context, e *entry, node keys.NodeID, st *
 		notFound       *kv.RangeNotFoundError
 		mismatch       *kv.RangeKeyMismatchError
 		ambiguous      *kv.AmbiguousError
+		expired        *kv.CommandExpiredError
 		unavailable    *kv.UnavailableError
 		internal       *kv.InternalError
 	)
@@ -146,6 +147,16 @@ func (d *DistSender) judge(ctx context.Context, e *entry, node keys.NodeID, st *
 		if st.ambiguous++; st.ambiguous > maxAmbiguous {
 			return false, d.giveUp(st, "the range does not know either")
 		}
+		return false, d.checkContext(ctx, st)
+	case errors.As(err, &expired):
+		// REQUIRES: S12. The range does not know, and never will again.
+		st.lastErr = err
+		if st.maybeApplied || st.given {
+			st.maybeApplied = true
+			return false, d.giveUp(st, "too late to ask what became of an earlier try")
+		}
+		d.metrics.expired.Inc()
+		d.newCommand(st, expired.Horizon)
 		return false, d.checkContext(ctx, st)
 	case errors.As(err, &unavailable):
 		st.lastErr = err
@@ -208,7 +219,7 @@ func isKVError(err error) bool {
 	for ; err != nil; err = errors.Unwrap(err) {
 		switch err.(type) {
 		case *kv.WriteTooOldError, *kv.UncertaintyError, *kv.RetryError, *kv.AbortedError, *kv.DeadlockError,
-			*kv.ConditionFailedError, *kv.LockConflictError, *kv.AmbiguousError, *kv.BelowGCThresholdError,
+			*kv.ConditionFailedError, *kv.LockConflictError, *kv.AmbiguousError, *kv.CommandExpiredError, *kv.BelowGCThresholdError,
 			*kv.DiskFullError, *kv.UnavailableError, *kv.InvalidRequestError, *kv.InternalError, *kv.OnePhaseError,
 			*kv.NotLeaseholderError, *kv.RangeNotFoundError, *kv.RangeKeyMismatchError:
 			return true

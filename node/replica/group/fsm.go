@@ -39,6 +39,9 @@ type fsm struct {
 	fatal  func(error)
 	// skipTermCheck is the fault that the simulator plants to see that its checkers bite (S5).
 	skipTermCheck bool
+	// skipHorizon is another one: old commands are applied though their ID is forgotten (S12).
+	skipHorizon bool
+	remember    int // IDs; 0: the default
 
 	appliedTerm  atomic.Uint64 // of the newest applied entry, for the lease (S2 c)
 	appliedIndex atomic.Uint64
@@ -61,7 +64,7 @@ func (f *fsm) load(r storage.Reader, id keys.RangeID) error {
 	if err != nil {
 		return err
 	}
-	ids, err := loadIDs(r, id)
+	ids, err := loadIDs(r, id, f.remember)
 	if err != nil {
 		return err
 	}
@@ -79,11 +82,14 @@ func (f *fsm) snapshotState() State {
 	return f.st
 }
 
-func (f *fsm) lookup(id raftcmd.ID) (outcome []byte, applied bool) {
+func (f *fsm) lookup(id raftcmd.ID) (outcome []byte, applied bool, horizon int64) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	a, ok := f.ids.byID[id]
-	return a.outcome, ok
+	if horizon = f.ids.horizon; f.skipHorizon {
+		horizon = 0
+	}
+	return a.outcome, ok, horizon
 }
 
 // Apply implements raft.FSM; raft uses ApplyBatch.
@@ -175,6 +181,7 @@ type application struct {
 	b       *storage.Batch
 	last    Position
 	applied []idRecord // by the entry at last
+	birth   int64      // newest of applied's
 	events  []func(Events, hlc.Timestamp)
 	digests []raftcmd.ID
 }
@@ -202,7 +209,7 @@ func (a *application) commands(l *raft.Log) (any, error) {
 		return nil, err
 	}
 	outs := make([]outcome, len(cmds))
-	a.applied = nil
+	a.applied, a.birth = nil, 0
 	for i, c := range cmds {
 		outs[i].index = l.Index
 		if outs[i].rejected = a.f.reject(c, l.Term); outs[i].rejected != "" {
@@ -216,6 +223,14 @@ func (a *application) commands(l *raft.Log) (any, error) {
 			if outs[i].duplicate {
 				continue
 			}
+			// REQUIRES: S12
+			if !c.Unborn && a.f.ids.expired(c.Birth) && !a.f.skipHorizon {
+				outs[i].rejected = fmt.Sprintf("born at %d, commands born up to %d are forgotten", c.Birth, a.f.ids.horizon)
+				continue
+			}
+			if !c.Unborn {
+				a.birth = max(a.birth, c.Birth)
+			}
 			a.applied = append(a.applied, idRecord{id: c.ID, outcome: c.Outcome})
 		}
 		if err := a.command(c); err != nil {
@@ -223,7 +238,7 @@ func (a *application) commands(l *raft.Log) (any, error) {
 		}
 	}
 	a.f.commands.Add(int64(len(cmds)))
-	return outs, a.f.ids.add(a.b, l.Index, a.applied)
+	return outs, a.f.ids.add(a.b, l.Index, a.birth, a.applied)
 }
 
 // reject returns why a command must not be applied; every replica says the same (S17).
@@ -289,7 +304,7 @@ func (a *application) split(s *raftcmd.SplitTrigger) error {
 		err = WriteInitialState(a.b, &s.Right, f.st.GCThreshold, s.HighWater.Max(f.st.HighWater))
 	}
 	if err == nil {
-		err = f.ids.inherit(a.b, s.Right.RangeID, a.applied)
+		err = f.ids.inherit(a.b, s.Right.RangeID, a.birth, a.applied)
 	}
 	if err == nil {
 		err = a.b.Set(pendingSplitKey(left, s.Right.RangeID), raftcmd.EncodeDescriptor(&s.Right))

@@ -18,7 +18,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add((&chunkMsg{id: snapshotID{1}, seq: 4, data: data, crc: crc32.Checksum(data, castagnoli)}).encode())
 	f.Add((&endMsg{id: snapshotID{1}, chunks: 2, pairs: 3, crc: 4}).encode())
 	f.Add((&reply{term: 2, success: true, send: true}).encode())
-	f.Add(encodeIDs([]idRecord{{id: raftcmd.ID{1}, outcome: []byte("out")}, {id: raftcmd.ID{2}}}))
+	f.Add(encodeIDs(0, []idRecord{{id: raftcmd.ID{1}, outcome: []byte("out")}, {id: raftcmd.ID{2}}}))
+	f.Add(encodeIDs(77, []idRecord{{id: raftcmd.ID{1}, outcome: []byte("out")}}))
 	f.Add(encodeWords(1, 2))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if m, err := decodeBegin(b); err == nil {
@@ -33,10 +34,11 @@ func FuzzDecode(f *testing.F) {
 		_, _ = decodeReply(b)
 		_, _, _ = decodeWords(b, 2)
 		_, _ = decodeConfiguration(b)
-		if c, err := decodeIDs(append([]byte(nil), b...)); err == nil {
-			again, err := decodeIDs(encodeIDs(c))
+		if birth, c, err := decodeIDs(append([]byte(nil), b...)); err == nil {
+			birth2, again, err := decodeIDs(encodeIDs(birth, c))
 			require.NoError(t, err)
 			require.Equal(t, c, again)
+			require.Equal(t, birth, birth2)
 		}
 	})
 }

@@ -72,6 +72,12 @@ type Config struct {
 	// PlantSkipTermCheck is a bug that the simulator plants (breaks S5). A real node never
 	// sets it.
 	PlantSkipTermCheck bool
+	// RememberIDs, if not 0, is how many command IDs the range remembers (S12). All replicas must
+	// have the same: only the simulator sets it.
+	RememberIDs int
+	// PlantNoHorizon is another bug: commands are applied though they may be late tries of
+	// forgotten ones (breaks S12).
+	PlantNoHorizon bool
 }
 
 // Group is one replica's raft group.
@@ -115,7 +121,8 @@ func Open(cfg Config) (*Group, error) {
 	if fatal == nil {
 		fatal = func(err error) { panic(err) }
 	}
-	g.fsm = &fsm{state: cfg.State, events: cfg.Events, fatal: fatal, skipTermCheck: cfg.PlantSkipTermCheck}
+	g.fsm = &fsm{state: cfg.State, events: cfg.Events, fatal: fatal, skipTermCheck: cfg.PlantSkipTermCheck,
+		skipHorizon: cfg.PlantNoHorizon, remember: cfg.RememberIDs}
 	if err := g.fsm.load(cfg.State, cfg.RangeID); err != nil {
 		return nil, err
 	}
@@ -286,7 +293,9 @@ func (g *Group) Propose(ctx context.Context, cmd *raftcmd.Command) (replica.Resu
 }
 
 // LookupCommand implements replica.Group.
-func (g *Group) LookupCommand(id [16]byte) (outcome []byte, applied bool) { return g.fsm.lookup(id) }
+func (g *Group) LookupCommand(id [16]byte) (outcome []byte, applied bool, horizon int64) {
+	return g.fsm.lookup(id)
+}
 
 // State returns what the replica has applied.
 func (g *Group) State() State { return g.fsm.snapshotState() }
@@ -326,6 +335,19 @@ func (g *Group) Peer(id raft.ServerID) PeerStatus {
 		return PeerStatus{}
 	}
 	return g.peers.status(id, r.CurrentTerm())
+}
+
+// LostPeers returns the followers that this leader has seen to lose entries which they had
+// acknowledged to it (SAFETY S18). It is cheap while there are none.
+func (g *Group) LostPeers() []raft.ServerID {
+	if !g.peers.anyLost.Load() {
+		return nil
+	}
+	r := g.Raft()
+	if r == nil || r.State() != raft.Leader {
+		return nil
+	}
+	return g.peers.lost(r.CurrentTerm())
 }
 
 // LastIndex returns the last index of the log, applied or not.

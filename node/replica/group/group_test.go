@@ -44,10 +44,15 @@ type testCluster struct {
 	net   *raftnet.MemNet
 	nodes map[keys.NodeID]*testNode
 	desc  kv.RangeDescriptor
+	conf  func(*Config)
 }
 
 func newTestCluster(t *testing.T, voters int) *testCluster {
-	c := &testCluster{t: t, net: raftnet.NewMemNet(1), nodes: map[keys.NodeID]*testNode{}}
+	return newTestClusterWith(t, voters, func(*Config) {})
+}
+
+func newTestClusterWith(t *testing.T, voters int, conf func(*Config)) *testCluster {
+	c := &testCluster{t: t, conf: conf, net: raftnet.NewMemNet(1), nodes: map[keys.NodeID]*testNode{}}
 	c.desc = kv.RangeDescriptor{RangeID: 7, Start: keys.Key("a"), End: keys.Key("z"), Generation: 1, NextReplicaID: keys.ReplicaID(voters + 1)}
 	for i := 1; i <= voters; i++ {
 		c.desc.Replicas = append(c.desc.Replicas, kv.ReplicaDescriptor{Node: keys.NodeID(i), Replica: keys.ReplicaID(i)})
@@ -104,12 +109,14 @@ func (n *testNode) open() {
 		_, err := fmt.Sscanf(string(id), "n%d/%d", &node, &r)
 		return node, err == nil
 	}, nil)
-	n.g, err = Open(Config{
+	cfg := Config{
 		RangeID: 7, Replica: keys.ReplicaID(n.id), Node: n.id, State: n.state, Log: log, Transport: n.trans,
 		Events: n, SendSnapshot: sender.Send,
 		OnLead:  func(term uint64) { n.mu.Lock(); n.led = append(n.led, term); n.mu.Unlock() },
 		OnFatal: func(err error) { n.t.Errorf("n%d: %v", n.id, err) },
-	})
+	}
+	n.c.conf(&cfg)
+	n.g, err = Open(cfg)
 	require.NoError(n.t, err)
 }
 
@@ -265,7 +272,7 @@ func TestCommandsOfAnotherTermAndDuplicatesAreNotApplied(t *testing.T) {
 		require.Empty(t, l.get("k"))
 
 		cmd = l.command("k", "one")
-		cmd.ID, cmd.Outcome = raftcmd.ID{1}, []byte("out")
+		cmd.ID, cmd.Birth, cmd.Outcome = raftcmd.ID{1}, 1, []byte("out")
 		r, err := l.g.Propose(t.Context(), cmd)
 		require.NoError(t, err)
 		require.False(t, r.Duplicate)
@@ -275,7 +282,7 @@ func TestCommandsOfAnotherTermAndDuplicatesAreNotApplied(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, r.Duplicate)
 		require.Equal(t, "one", l.get("k"))
-		out, ok := l.g.LookupCommand(cmd.ID)
+		out, ok, _ := l.g.LookupCommand(cmd.ID)
 		require.True(t, ok)
 		require.Equal(t, "out", string(out))
 
@@ -283,7 +290,7 @@ func TestCommandsOfAnotherTermAndDuplicatesAreNotApplied(t *testing.T) {
 		c.settle()
 		l.crash(rand.New(rand.NewPCG(3, 4)))
 		n := c.leader()
-		out, ok = n.g.LookupCommand(cmd.ID)
+		out, ok, _ = n.g.LookupCommand(cmd.ID)
 		require.True(t, ok)
 		require.Equal(t, "out", string(out))
 		c.close()
@@ -382,7 +389,7 @@ func TestSplitIsOneBatch(t *testing.T) {
 		c := newTestCluster(t, 3)
 		l := c.leader()
 		cmd := l.command("p", "right")
-		cmd.ID = raftcmd.ID{7}
+		cmd.ID, cmd.Birth = raftcmd.ID{7}, 1
 		_, err := l.g.Propose(t.Context(), cmd)
 		require.NoError(t, err)
 		left, right := c.desc.Clone(), c.desc.Clone()
@@ -405,7 +412,7 @@ func TestSplitIsOneBatch(t *testing.T) {
 			require.Equal(t, Position{Index: InitialIndex, Term: InitialTerm}, st.Applied)
 			require.Equal(t, right, st.Desc)
 			require.Equal(t, hlc.Timestamp{WallNanos: 99}, st.HighWater)
-			ids, err := loadIDs(n.state, 8)
+			ids, err := loadIDs(n.state, 8, 0)
 			require.NoError(t, err)
 			require.Contains(t, ids.byID, cmd.ID)
 			p, err := PendingSplits(n.state, 7)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/replica/raftcmd"
@@ -13,6 +14,12 @@ import (
 // How many command IDs, and how many bytes of their outcomes, a range remembers (SAFETY
 // S12), and by how much it may exceed that before it forgets the oldest. They are part of
 // the replicated rule of expiry: never change them without a version (S17).
+//
+// Every command has a birth (raftcmd.Command.Birth): a bound that no try of it exceeds. When
+// commands are forgotten, the newest of their births becomes the range's horizon. A command born
+// at or before the horizon that is not remembered may be a late try of a forgotten one, and is
+// rejected by every replica alike; a younger one can't be. The rule compares numbers in the log
+// with numbers in the state, so that it holds however wrong the clocks are that births come from.
 const (
 	maxIDs          = 1 << 17
 	maxOutcomeBytes = 8 << 20
@@ -27,6 +34,8 @@ type appliedIDs struct {
 	byID    map[raftcmd.ID]appliedID
 	order   []idGroup // oldest first
 	bytes   int       // of outcomes
+	horizon int64     // newest birth of a forgotten command
+	most    int       // IDs remembered: maxIDs, but in the simulator
 }
 
 type appliedID struct {
@@ -37,6 +46,7 @@ type appliedID struct {
 // idGroup is the commands that one entry applied.
 type idGroup struct {
 	index uint64
+	birth int64 // newest of its commands'; 0: older than births
 	cmds  []idRecord
 }
 
@@ -49,8 +59,21 @@ func idsKey(id keys.RangeID, index uint64) keys.Key {
 	return binary.BigEndian.AppendUint64(keys.RangeLocal(id, idsSuffix), index)
 }
 
-func loadIDs(r storage.Reader, id keys.RangeID) (*appliedIDs, error) {
-	a := &appliedIDs{rangeID: id, byID: map[raftcmd.ID]appliedID{}}
+// loadIDs reads a range's memory. most, if not 0, is how many IDs it holds.
+func loadIDs(r storage.Reader, id keys.RangeID, most int) (*appliedIDs, error) {
+	a := &appliedIDs{rangeID: id, byID: map[raftcmd.ID]appliedID{}, most: most}
+	if most == 0 {
+		a.most = maxIDs
+	}
+	if b, ok, err := r.Get(keys.RangeLocal(id, horizonSuffix)); err != nil {
+		return nil, err
+	} else if ok {
+		w, _, err := decodeWords(b, 1)
+		if err != nil {
+			return nil, err
+		}
+		a.horizon = int64(w[0])
+	}
 	prefix := keys.RangeLocal(id, idsSuffix)
 	it, err := r.NewIter(storage.IterOptions{Lower: prefix, Upper: prefix.PrefixEnd()})
 	if err != nil {
@@ -64,7 +87,7 @@ func loadIDs(r storage.Reader, id keys.RangeID) (*appliedIDs, error) {
 		var g idGroup
 		if err == nil {
 			g.index = binary.BigEndian.Uint64(it.Key()[len(prefix):])
-			g.cmds, err = decodeIDs(append([]byte(nil), v...))
+			g.birth, g.cmds, err = decodeIDs(append([]byte(nil), v...))
 		}
 		if err != nil {
 			return nil, errors.Join(err, it.Close())
@@ -82,53 +105,99 @@ func (a *appliedIDs) remember(g idGroup) {
 	}
 }
 
-// add remembers the commands that the entry at index applied, and forgets the oldest ones
-// when there are too many. It depends on nothing but what was added before (S17).
-func (a *appliedIDs) add(w storage.Writer, index uint64, cmds []idRecord) error {
+// expired reports whether a command that is not remembered may be a late try of a forgotten one.
+func (a *appliedIDs) expired(birth int64) bool { return birth <= a.horizon }
+
+// add remembers the commands that the entry at index applied, the newest of which was born at
+// birth, and forgets the oldest ones when there are too many. It depends on nothing but what was
+// added before (S17).
+func (a *appliedIDs) add(w storage.Writer, index uint64, birth int64, cmds []idRecord) error {
 	if len(cmds) == 0 {
 		return nil
 	}
-	if err := w.Set(idsKey(a.rangeID, index), encodeIDs(cmds)); err != nil {
+	if err := w.Set(idsKey(a.rangeID, index), encodeIDs(birth, cmds)); err != nil {
 		return err
 	}
-	a.remember(idGroup{index: index, cmds: cmds})
-	if len(a.byID) <= maxIDs+maxIDs/expireSlack && a.bytes <= maxOutcomeBytes+maxOutcomeBytes/expireSlack {
+	a.remember(idGroup{index: index, birth: birth, cmds: cmds})
+	if len(a.byID) <= a.most+a.most/expireSlack && a.bytes <= maxOutcomeBytes+maxOutcomeBytes/expireSlack {
 		return nil
 	}
-	n := 0
-	for (len(a.byID) > maxIDs || a.bytes > maxOutcomeBytes) && n < len(a.order)-1 {
+	n, horizon := 0, a.horizon
+	for (len(a.byID) > a.most || a.bytes > maxOutcomeBytes) && n < len(a.order)-1 {
 		for _, c := range a.order[n].cmds {
 			a.bytes -= len(c.outcome)
 			delete(a.byID, c.id)
 		}
+		horizon = max(horizon, a.order[n].birth)
 		n++
+	}
+	if horizon > a.horizon {
+		a.horizon = horizon
+		if err := writeHorizon(w, a.rangeID, horizon); err != nil {
+			return err
+		}
 	}
 	a.order = append([]idGroup(nil), a.order[n:]...)
 	return w.DeleteRange(keys.RangeLocal(a.rangeID, idsSuffix), idsKey(a.rangeID, a.order[0].index))
 }
 
-// inherit writes the memory of a new right-hand range: the left one's (S20), and those of
-// the entry that is being applied.
-func (a *appliedIDs) inherit(w storage.Writer, right keys.RangeID, current []idRecord) error {
+func writeHorizon(w storage.Writer, id keys.RangeID, horizon int64) error {
+	return w.Set(keys.RangeLocal(id, horizonSuffix), encodeWords(uint64(horizon)))
+}
+
+// inherit writes the memory of a new right-hand range: the left one's with its horizon (S20), and
+// the commands of the entry that is being applied.
+func (a *appliedIDs) inherit(w storage.Writer, right keys.RangeID, birth int64, current []idRecord) error {
 	var all []idRecord
-	for _, g := range a.order {
+	var births []int64 // of each of all
+	newest := a.horizon
+	for _, g := range append(a.order[:len(a.order):len(a.order)], idGroup{birth: birth, cmds: current}) {
 		all = append(all, g.cmds...)
+		for range g.cmds {
+			births = append(births, g.birth)
+		}
+		newest = max(newest, g.birth)
 	}
-	all = append(all, current...)
 	if len(all) == 0 {
 		return nil
 	}
-	return w.Set(idsKey(right, InitialIndex), encodeIDs(all))
+	if newest == 0 { // as it was before births: the same bytes
+		return w.Set(idsKey(right, InitialIndex), encodeIDs(0, all))
+	}
+	if a.horizon > 0 {
+		if err := writeHorizon(w, right, a.horizon); err != nil {
+			return err
+		}
+	}
+	// Groups are forgotten whole: in one piece, the right side would soon forget all at once what
+	// it inherited, the newest too. The indexes up to InitialIndex are free for several.
+	for i := range InitialIndex {
+		lo, hi := i*len(all)/InitialIndex, (i+1)*len(all)/InitialIndex
+		if lo == hi {
+			continue
+		}
+		if err := w.Set(idsKey(right, uint64(i+1)), encodeIDs(slices.Max(births[lo:hi]), all[lo:hi])); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// encodeIDs writes a version byte, then each ID with its outcome behind its length.
-func encodeIDs(cmds []idRecord) []byte {
-	n := 1
+// idsBornVersion is the version of a group with births.
+const idsBornVersion = 2
+
+// encodeIDs writes a version byte, the group's birth, then each ID with its outcome behind its
+// length. A group without birth is written as it was before there were any.
+func encodeIDs(birth int64, cmds []idRecord) []byte {
+	n := 9
 	for i := range cmds {
 		n += idLen + binary.MaxVarintLen32 + len(cmds[i].outcome)
 	}
 	b := make([]byte, 1, n)
-	b[0] = stateVersion
+	if b[0] = stateVersion; birth != 0 {
+		b[0] = idsBornVersion
+		b = binary.BigEndian.AppendUint64(b, uint64(birth))
+	}
 	for i := range cmds {
 		b = append(b, cmds[i].id[:]...)
 		b = binary.AppendUvarint(b, uint64(len(cmds[i].outcome)))
@@ -138,20 +207,25 @@ func encodeIDs(cmds []idRecord) []byte {
 }
 
 // decodeIDs keeps b.
-func decodeIDs(b []byte) ([]idRecord, error) {
-	if len(b) == 0 || b[0] != stateVersion {
-		return nil, fmt.Errorf("group: command IDs %x are not version %d", b[:min(len(b), 8)], stateVersion)
+func decodeIDs(b []byte) (birth int64, cmds []idRecord, err error) {
+	switch {
+	case len(b) >= 9 && b[0] == idsBornVersion:
+		birth = int64(binary.BigEndian.Uint64(b[1:]))
+		b = b[9:]
+	case len(b) > 0 && b[0] == stateVersion:
+		b = b[1:]
+	default:
+		return 0, nil, fmt.Errorf("group: command IDs %x are of no version up to %d; a newer binary wrote them, or they are damaged", b[:min(len(b), 8)], idsBornVersion)
 	}
-	var cmds []idRecord
-	for b = b[1:]; len(b) > 0; {
+	for len(b) > 0 {
 		var c idRecord
 		if len(b) < idLen {
-			return nil, fmt.Errorf("group: command ID of %d bytes, want %d", len(b), idLen)
+			return 0, nil, fmt.Errorf("group: command ID of %d bytes, want %d", len(b), idLen)
 		}
 		copy(c.id[:], b)
 		n, w := binary.Uvarint(b[idLen:])
 		if w <= 0 || n > uint64(len(b)-idLen-w) {
-			return nil, fmt.Errorf("group: outcome of command %x announces more than the %d bytes left", c.id, len(b)-idLen)
+			return 0, nil, fmt.Errorf("group: outcome of command %x announces more than the %d bytes left", c.id, len(b)-idLen)
 		}
 		if b = b[idLen+w:]; n > 0 {
 			c.outcome = b[:n:n]
@@ -159,5 +233,5 @@ func decodeIDs(b []byte) ([]idRecord, error) {
 		b = b[n:]
 		cmds = append(cmds, c)
 	}
-	return cmds, nil
+	return birth, cmds, nil
 }

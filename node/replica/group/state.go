@@ -21,6 +21,7 @@ const (
 	configSuffix  = "c"  // version, index, raft configuration
 	descSuffix    = "d"  // range descriptor
 	gcSuffix      = "g"  // version, GC threshold
+	horizonSuffix = "h"  // version, newest birth of a forgotten command (S12)
 	idsSuffix     = "i"  // + log index: version, IDs of the commands of that entry (S12)
 	waterSuffix   = "w"  // version, highest timestamp read before the range was split off (S20)
 	localSuffix   = "~"  // not replicated

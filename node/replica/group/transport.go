@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -97,6 +99,8 @@ func (g *Group) endWithLeadership(ctx context.Context, cancel func(), term uint6
 
 // peers is what the leader knows of its followers' logs in one term.
 type peers struct {
+	anyLost atomic.Bool // some peer was seen to have lost data, in this term or before
+
 	mu   sync.Mutex
 	term uint64
 	by   map[raft.ServerID]*peer
@@ -145,6 +149,7 @@ func (p *peers) appended(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft
 		}
 	case r.LastLog < e.match:
 		e.lost = true // SAFETY S18: it must not count towards a commit
+		p.anyLost.Store(true)
 	}
 	if e.lost {
 		return fmt.Errorf("%w: %s has entries up to %d, acknowledged %d", ErrPeerLostData, id, r.LastLog, e.match)
@@ -168,6 +173,7 @@ func (p *peers) matched(id raft.ServerID, term, index uint64) {
 
 // PeerStatus is what the leader knows of one follower.
 type PeerStatus struct {
+	Lost     bool      // it acknowledged entries that it does not have any more (S18)
 	Match    uint64    // highest index acknowledged in this term; 0: none yet
 	Contact  time.Time // of the last answer; zero: none
 	Snapshot bool      // a snapshot is under way
@@ -180,7 +186,27 @@ func (p *peers) status(id raft.ServerID, term uint64) PeerStatus {
 		return PeerStatus{}
 	}
 	e := p.by[id]
-	return PeerStatus{Match: e.match, Contact: e.contact, Snapshot: e.sending}
+	return PeerStatus{Lost: e.lost, Match: e.match, Contact: e.contact, Snapshot: e.sending}
+}
+
+// lost returns the peers that lost data, as far as this term has seen.
+func (p *peers) lost(term uint64) []raft.ServerID {
+	if !p.anyLost.Load() {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if term != p.term {
+		return nil
+	}
+	var out []raft.ServerID
+	for id, e := range p.by {
+		if e.lost {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // pins returns the index up to which the log may go: what snapshots under way need, and the

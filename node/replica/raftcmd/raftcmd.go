@@ -9,7 +9,8 @@
 //
 // Wire format: protobuf wire format, written by hand. Unknown fields are skipped, so that a
 // newer node's optional fields don't stop an older one during a rolling upgrade; a field
-// that an older node must not skip raises Version.
+// that an older node must not skip raises Version. Entries of version 1 have no births: they
+// are still read, and applied as they were then.
 package raftcmd
 
 import (
@@ -24,7 +25,10 @@ import (
 )
 
 // Version is the version of the entry format; it is the first byte of every entry.
-const Version = 1
+const Version = 2
+
+// versionUnborn is the version before commands carried their birth.
+const versionUnborn = 1
 
 // MaxEntryBytes bounds one raft entry: raft counts entries, not bytes, in its messages.
 const MaxEntryBytes = 1 << 20
@@ -43,6 +47,13 @@ type Command struct {
 	// ID finds the command's outcome after a retry (S12). Zero for internal commands that
 	// are idempotent.
 	ID ID
+	// Birth is a bound for when ID was first proposed, in wall nanoseconds of the HLC: no try of
+	// the command carries a later one than the try that was applied. A command that is not
+	// remembered is rejected if commands born as late were forgotten (S12). Zero with a zero ID.
+	Birth int64
+	// Unborn is set by DecodeEntry for commands of entries that are older than births: the rule
+	// above does not hold for them. It is not encoded.
+	Unborn bool
 	// Term is the raft term it was evaluated in; a log entry of another term rejects it (S5).
 	Term uint64
 	// Proposer is the node that evaluated it.
@@ -92,6 +103,7 @@ const (
 	fieldOutcome    = 12
 	fieldSplitWall  = 13
 	fieldSplitLogic = 14
+	fieldBirth      = 15
 )
 
 // Encode returns the command's encoding.
@@ -104,6 +116,7 @@ func (c *Command) Append(b []byte) []byte {
 	if c.ID != (ID{}) {
 		b = appendBytes(b, fieldID, c.ID[:])
 	}
+	b = appendVarint(b, fieldBirth, uint64(c.Birth))
 	b = appendVarint(b, fieldTerm, c.Term)
 	b = appendVarint(b, fieldProposer, uint64(c.Proposer))
 	if len(c.Batch) > 0 {
@@ -142,6 +155,8 @@ func Decode(b []byte) (*Command, error) {
 				return fmt.Errorf("%w: command ID of %d bytes, want %d", ErrCorrupt, len(data), len(c.ID))
 			}
 			copy(c.ID[:], data)
+		case fieldBirth:
+			c.Birth = int64(v)
 		case fieldTerm:
 			c.Term = v
 		case fieldProposer:
@@ -203,9 +218,10 @@ func DecodeEntry(b []byte) ([]*Command, error) {
 	if len(b) == 0 {
 		return nil, fmt.Errorf("%w: empty entry", ErrCorrupt)
 	}
-	if b[0] != Version {
+	if b[0] != Version && b[0] != versionUnborn {
 		return nil, fmt.Errorf("raftcmd: entry has version %d, this binary knows %d; upgrade this node", b[0], Version)
 	}
+	unborn := b[0] == versionUnborn
 	var cmds []*Command
 	err := eachField(b[1:], func(num protowire.Number, _ uint64, data []byte) error {
 		if num != fieldEntryCommand {
@@ -213,6 +229,7 @@ func DecodeEntry(b []byte) ([]*Command, error) {
 		}
 		c, err := Decode(data)
 		if err == nil {
+			c.Unborn = unborn
 			cmds = append(cmds, c)
 		}
 		return err

@@ -15,7 +15,7 @@ func sample() *Command {
 		Replicas: []kv.ReplicaDescriptor{{Node: 1, Replica: 1}, {Node: 2, Replica: 3, Type: kv.NonVoter}}}
 	right := left.Clone()
 	right.RangeID, right.Start, right.End = 8, keys.Key("m"), keys.MaxKey
-	return &Command{ID: ID{1, 2}, Term: 9, Proposer: 2, Batch: []byte("batch"), Split: &SplitTrigger{Left: left, Right: right, HighWater: hlc.Timestamp{WallNanos: 8, Logical: 9}},
+	return &Command{ID: ID{1, 2}, Birth: 1 << 60, Term: 9, Proposer: 2, Batch: []byte("batch"), Split: &SplitTrigger{Left: left, Right: right, HighWater: hlc.Timestamp{WallNanos: 8, Logical: 9}},
 		ChangeDesc: &left, GCThreshold: hlc.Timestamp{WallNanos: 5, Logical: 6}, Digest: true, LogicalBytes: -12}
 }
 
@@ -41,6 +41,12 @@ func TestRoundTrip(t *testing.T) {
 func TestNewerVersionIsRefused(t *testing.T) {
 	_, err := DecodeEntry([]byte{Version + 1})
 	require.ErrorContains(t, err, "upgrade this node")
+}
+
+func TestEntriesOfVersion1AreRead(t *testing.T) {
+	cmds, err := DecodeEntry(AppendToEntry([]byte{versionUnborn}, sample().Encode()))
+	require.NoError(t, err)
+	require.True(t, cmds[0].Unborn)
 }
 
 func FuzzDecodeEntry(f *testing.F) {
