@@ -106,7 +106,7 @@ func (o *hashJoinOp) next(rt *runtime, _ int) (*Batch, error) {
 	}
 	lw := len(o.n.L.Info().Cols)
 	o.out.reset(len(o.n.Cols))
-	if o.n.Kind == logical.Inner && o.rows.n == 0 {
+	if (o.n.Kind == logical.Inner || o.n.Kind == logical.Semi) && o.rows.n == 0 {
 		return nil, nil
 	}
 	for o.out.Len < batchRows && !o.drained {
@@ -177,15 +177,26 @@ func (o *hashJoinOp) step(rt *runtime, lw int) error {
 		if o.matched != nil {
 			o.matched[i] = true
 		}
+		if o.n.Kind == logical.Semi || o.n.Kind == logical.Anti {
+			o.hit = len(o.hits)
+			break
+		}
 		copy(o.out.add(), o.buf)
 	}
 	if o.hit < len(o.hits) {
 		return nil
 	}
-	if !o.any && (o.n.Kind == logical.Left || o.n.Kind == logical.Full) {
-		row := o.out.add()
-		copy(row, left)
-		clear(row[lw:])
+	switch o.n.Kind {
+	case logical.Left, logical.Full:
+		if !o.any {
+			row := o.out.add()
+			copy(row, left)
+			clear(row[lw:])
+		}
+	case logical.Semi, logical.Anti:
+		if o.any == (o.n.Kind == logical.Semi) {
+			copy(o.out.add(), left)
+		}
 	}
 	o.row++
 	if o.row < o.b.Len {
@@ -206,9 +217,12 @@ type nestLoopOp struct {
 	b    *Batch
 	row  int
 	on   bool // a left row is under way
-	any  bool
-	out  Batch
-	buf  []types.Datum
+	// drained: L is at its end. Its last batch is not looked at again: an operator may go on
+	// filling it while it looks for more.
+	drained bool
+	any     bool
+	out     Batch
+	buf     []types.Datum
 }
 
 func (o *nestLoopOp) close(rt *runtime) {
@@ -277,7 +291,7 @@ func (o *nestLoopOp) next(rt *runtime, _ int) (*Batch, error) {
 		o.buf = make([]types.Datum, lw+len(o.n.R.Info().Cols))
 	}
 	steps := 0
-	for o.out.Len < batchRows {
+	for o.out.Len < batchRows && !o.drained {
 		if !o.on {
 			if o.b == nil || o.row >= o.b.Len {
 				b, err := o.l.next(rt, maxInt)
@@ -285,6 +299,7 @@ func (o *nestLoopOp) next(rt *runtime, _ int) (*Batch, error) {
 					return nil, err
 				}
 				if b == nil {
+					o.drained = true
 					break
 				}
 				o.b, o.row = b, 0
@@ -304,7 +319,7 @@ func (o *nestLoopOp) next(rt *runtime, _ int) (*Batch, error) {
 		}
 		left := o.b.Row(o.row)
 		if !more {
-			if !o.any && o.n.Kind == logical.Left {
+			if !o.any && (o.n.Kind == logical.Left || o.n.Kind == logical.Anti) {
 				row := o.out.add()
 				copy(row, left)
 				clear(row[lw:])
@@ -319,8 +334,23 @@ func (o *nestLoopOp) next(rt *runtime, _ int) (*Batch, error) {
 		if err != nil {
 			return nil, err
 		}
-		if ok {
-			o.any = true
+		if !ok {
+			continue
+		}
+		o.any = true
+		switch o.n.Kind {
+		case logical.Semi, logical.Anti:
+			// One match is all there is to know.
+			if o.n.Kind == logical.Semi {
+				copy(o.out.add(), left)
+			}
+			if o.r != nil {
+				o.r.close(rt)
+				o.r = nil
+			}
+			o.on = false
+			o.row++
+		default:
 			copy(o.out.add(), o.buf)
 		}
 	}

@@ -181,6 +181,9 @@ func (b *builder) estimate(n logical.Node) float64 {
 		}
 		return math.Min(200, b.estimate(v.In))
 	case *logical.Join:
+		if v.Kind == logical.Semi || v.Kind == logical.Anti {
+			return math.Max(1, b.estimate(v.L)/2)
+		}
 		return math.Max(b.estimate(v.L), b.estimate(v.R))
 	case *logical.VirtualScan, *logical.CTEScan:
 		return 1000
@@ -261,8 +264,11 @@ func (j *joiner) choose() {
 		j.rows = lrows * rrows / math.Max(1, math.Max(lrows, rrows))
 	}
 	j.rows = math.Max(1, j.rows)
-	if j.kind == logical.Left || j.kind == logical.Full {
+	switch j.kind {
+	case logical.Left, logical.Full:
 		j.rows = math.Max(j.rows, lrows)
+	case logical.Semi, logical.Anti:
+		j.rows = math.Max(1, lrows/2)
 	}
 	// In memory, or again and again if it depends on the left row.
 	rcost := rrows*scanRow + request
@@ -272,7 +278,7 @@ func (j *joiner) choose() {
 		j.cost = lcost + lrows*rcost
 		return
 	}
-	if len(j.pairs) > 0 {
+	if len(j.pairs) > 0 || j.kind == logical.Full && j.constant() {
 		if c := lcost + rcost + (lrows+rrows)*cpuTuple; c < j.cost || j.kind == logical.Full {
 			j.method, j.cost = byHash, c
 		}
@@ -302,7 +308,7 @@ func (j *joiner) choose() {
 	if !joined {
 		return
 	}
-	if c, ok := j.lookupCost(p, mine, lrows, lcost); ok {
+	if c, ok := j.lookupCost(p, mine, lrows, lcost); ok && j.kind != logical.Anti {
 		if c < j.cost {
 			j.method, j.cost, j.path = byLookup, c, p
 		}
@@ -310,8 +316,21 @@ func (j *joiner) choose() {
 	}
 	if c := lcost + lrows*p.cost; c < j.cost {
 		j.method, j.cost, j.path = byIndex, c, p
-		j.rows = math.Max(1, lrows*p.out)
+		if j.kind != logical.Semi && j.kind != logical.Anti {
+			j.rows = math.Max(1, lrows*p.out)
+		}
 	}
+}
+
+// constant says whether the conditions refer to neither side: a FULL JOIN on such is one in
+// which all rows have the same hash key, as PostgreSQL merges without a merge condition.
+func (j *joiner) constant() bool {
+	for _, p := range j.preds {
+		if f := logical.FreeExpr(p); f.Intersects(j.lcols) || f.Intersects(logical.ColSet(j.item)) {
+			return false
+		}
+	}
+	return true
 }
 
 // lookupCost says what fetching by a unique key costs, if the path is one with one value for
@@ -343,10 +362,23 @@ func (j *joiner) make() (physical.Node, error) {
 	return j.loop()
 }
 
-func (j *joiner) estimates(n *physical.Base, l, r physical.Node) {
-	n.Cols = append(append([]logical.Column(nil), l.Info().Cols...), r.Info().Cols...)
+// estimates fills in what a join yields, and returns where the columns of both sides are in
+// the row that its conditions see: a semi or anti join yields the left ones only.
+func (j *joiner) estimates(n *physical.Base, l, r physical.Node) layout {
+	both := append(append([]logical.Column(nil), l.Info().Cols...), r.Info().Cols...)
+	at := layout{}
+	for i, c := range both {
+		if _, dup := at[c.ID]; !dup {
+			at[c.ID] = i
+		}
+	}
+	n.Cols = both
+	if j.kind == logical.Semi || j.kind == logical.Anti {
+		n.Cols = l.Info().Cols
+	}
 	n.Rows, n.Cost = math.Round(j.rows), j.cost
 	n.Startup = l.Info().Startup
+	return at
 }
 
 func (j *joiner) hash() (physical.Node, error) {
@@ -373,9 +405,9 @@ func (j *joiner) hash() (physical.Node, error) {
 	if n.RKeys, err = b.compileAll(rk, layoutOf(n.R)); err != nil {
 		return nil, err
 	}
-	j.estimates(&n.Base, n.L, n.R)
+	both := j.estimates(&n.Base, n.L, n.R)
 	n.Startup = n.R.Info().Cost
-	n.Residual, err = b.compileAll(j.rest(used), layoutOf(n))
+	n.Residual, err = b.compileAll(j.rest(used), both)
 	return n, err
 }
 
@@ -415,6 +447,9 @@ func (j *joiner) lookup() (physical.Node, error) {
 		return nil, err
 	}
 	s.Range.Point = true
+	if j.kind == logical.Semi {
+		j.kind = logical.Inner // a unique key matches once at most
+	}
 	n := &physical.LookupJoin{Kind: j.kind, L: j.l, Scan: s}
 	at := layoutOf(j.l)
 	used := map[int]bool{}
@@ -433,8 +468,8 @@ func (j *joiner) lookup() (physical.Node, error) {
 	if j.kind == logical.Left {
 		j.rows = j.l.Info().Rows
 	}
-	j.estimates(&n.Base, j.l, s)
-	n.On, err = b.compileAll(j.rest(used), layoutOf(n))
+	both := j.estimates(&n.Base, j.l, s)
+	n.On, err = b.compileAll(j.rest(used), both)
 	return n, err
 }
 
@@ -464,7 +499,7 @@ func (j *joiner) loop() (physical.Node, error) {
 		return nil, err
 	}
 	n.Pass = fr.pass
-	j.estimates(&n.Base, j.l, n.R)
-	n.On, err = b.compileAll(j.rest(used), layoutOf(n))
+	both := j.estimates(&n.Base, j.l, n.R)
+	n.On, err = b.compileAll(j.rest(used), both)
 	return n, err
 }

@@ -14,6 +14,7 @@ import (
 func push(n logical.Node, preds []expr.Expr) logical.Node {
 	switch v := n.(type) {
 	case *logical.Filter:
+		v = unnest(v)
 		return push(v.In, append(append([]expr.Expr(nil), v.Preds...), preds...))
 	case *logical.Project:
 		return pushProject(v, preds)
