@@ -87,6 +87,9 @@ func appendArrayJSON(dst []byte, a *types.Array, dims []types.ArrayDim, vals []t
 
 // isoTime turns PostgreSQL's "2024-01-31 10:00:00+00" into JSON's "2024-01-31T10:00:00+00:00".
 func isoTime(s string, oid types.OID) string {
+	if oid == types.OIDDate {
+		return s
+	}
 	b := []byte(s)
 	for i, c := range b {
 		if c == ' ' {

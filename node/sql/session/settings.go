@@ -68,7 +68,7 @@ var settingTable = []setting{
 	{name: "is_superuser", kind: kindBool, def: "off", internal: true, report: true, desc: "Whether the current user is a superuser."},
 	{name: "jit", kind: kindBool, def: "off", desc: "Accepted; there is no JIT compiler."},
 	{name: "lc_collate", def: "C", internal: true, desc: "Collation order."},
-	{name: "lc_ctype", def: "C", internal: true, desc: "Character classes."},
+	{name: "lc_ctype", def: "C.UTF-8", internal: true, desc: "Character classes."},
 	{name: "lc_messages", def: "C", desc: "Language of messages."},
 	{name: "lc_monetary", def: "C", desc: "Accepted."},
 	{name: "lc_numeric", def: "C", desc: "Accepted."},

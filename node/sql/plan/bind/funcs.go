@@ -82,6 +82,8 @@ func matchOperators(name string, l, r expr.Expr) int {
 	return n
 }
 
+const oidPgTypeof types.OID = 1619
+
 // coerceArgs casts arguments to a candidate's parameter types, and resolves polymorphic
 // ones. It returns the result's type as well.
 func (b *Binder) coerceArgs(c *candidate, args []expr.Expr, loc int32) ([]expr.Expr, types.OID, error) {
@@ -90,14 +92,18 @@ func (b *Binder) coerceArgs(c *candidate, args []expr.Expr, loc int32) ([]expr.E
 		in[i] = a.Type()
 	}
 	p, ok := polymorphic(in, c.args, c.result)
-	if !ok {
-		return nil, 0, b.errorf(loc, pgerrcode.DatatypeMismatch, "could not determine polymorphic type because input has type unknown")
+	if !ok || p.elem == 0 && undetermined(in, c.args) {
+		return nil, 0, b.errorf(-1, pgerrcode.DatatypeMismatch, "could not determine polymorphic type because input has type unknown")
 	}
 	out := make([]expr.Expr, len(args))
 	for i, a := range args {
 		to := p.resolve(c.args[i])
 		if to == types.OIDAny {
-			// "any" takes everything; an unknown literal is text.
+			// "any" takes everything; an unknown literal is text, but for pg_typeof.
+			if c.oid == oidPgTypeof {
+				out[i] = a
+				continue
+			}
 			var err error
 			if out[i], err = b.textIfUnknown(a); err != nil {
 				return nil, 0, err
@@ -115,6 +121,22 @@ func (b *Binder) coerceArgs(c *candidate, args []expr.Expr, loc int32) ([]expr.E
 		out[i] = e
 	}
 	return out, p.resolve(c.result), nil
+}
+
+// undetermined says whether unknown literals are all that is passed for anyelement and its
+// like.
+func undetermined(in, declared []types.OID) bool {
+	some := false
+	for i, t := range declared {
+		switch t {
+		case types.OIDAnyElement, types.OIDAnyNonArray, types.OIDAnyArray, types.OIDAnyEnum, types.OIDAnyRange, types.OIDAnyMultirange:
+			if in[i] != types.OIDUnknown {
+				return false
+			}
+			some = true
+		}
+	}
+	return some
 }
 
 // funcCall binds a function, aggregate or window function call.

@@ -37,14 +37,12 @@ func (b *Binder) aExpr(x *exprCtx, n *ast.A_Expr) (expr.Expr, error) {
 		if l, err = b.textIfUnknown(l); err != nil {
 			return nil, err
 		}
+		// The result has the type that the comparison takes its first operand in.
 		cl, cr, cmp, err := b.pairOperator("=", l, r, n.Location)
 		if err != nil {
 			return nil, err
 		}
-		if cl != l {
-			cmp = castFirst(cmp, l, cl)
-		}
-		return &expr.NullIf{L: l, R: cr, Eq: cmp}, nil
+		return &expr.NullIf{L: cl, R: cr, Eq: cmp}, nil
 	case ast.A_Expr_Kind_AEXPR_LIKE, ast.A_Expr_Kind_AEXPR_ILIKE:
 		return b.plainOperator(x, op, n)
 	case ast.A_Expr_Kind_AEXPR_SIMILAR:
@@ -188,6 +186,8 @@ func cmpFamily(t types.OID) byte {
 		return 'B'
 	case types.OIDInterval:
 		return 'I'
+	case types.OIDJSONB:
+		return 'j'
 	}
 	return 0
 }

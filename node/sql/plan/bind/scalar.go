@@ -80,11 +80,11 @@ func (b *Binder) expr(x *exprCtx, n *ast.Node) (expr.Expr, error) {
 		if err != nil {
 			return nil, err
 		}
-		t, _, l, err := b.common(what, l, locs)
+		t, mod, l, err := b.common(what, l, locs)
 		if err != nil {
 			return nil, err
 		}
-		return &expr.MinMax{Args: l, Least: what == "LEAST", Typ: t}, nil
+		return &expr.MinMax{Args: l, Least: what == "LEAST", Typ: t, TMod: mod}, nil
 	case *ast.Node_SubLink:
 		return b.subLink(x, v.SubLink)
 	case *ast.Node_AArrayExpr:
@@ -346,6 +346,8 @@ func (b *Binder) caseExpr(x *exprCtx, n *ast.CaseExpr) (expr.Expr, error) {
 	var els expr.Expr
 	if n.Defresult != nil {
 		els, results = results[0], results[1:]
+	} else {
+		mod = -1 // that of the NULL it stands for
 	}
 	if n.Arg != nil {
 		sc.Results, sc.Else, sc.Typ, sc.TMod = results, els, t, mod

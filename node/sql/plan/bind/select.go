@@ -559,10 +559,11 @@ func (b *Binder) finishSelect(q *selectBody) (*query, error) {
 	add := func(t target) {
 		c := logical.Column{Name: t.name, Typ: t.e.Type(), Mod: t.e.Mod()}
 		if col, ok := t.e.(*expr.Col); ok {
-			c.ID = col.ID
+			// Only a column of this query keeps its ID: under an outer query's one the
+			// subquery would seem to make by itself what it depends on.
 			for _, in := range q.node.Cols() {
 				if in.ID == col.ID {
-					c.Table, c.Attr = in.Table, in.Attr
+					c.ID, c.Table, c.Attr = in.ID, in.Table, in.Attr
 				}
 			}
 			for _, o := range proj.Columns {

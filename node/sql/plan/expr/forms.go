@@ -80,13 +80,14 @@ type MinMax struct {
 	Args  []Expr
 	Least bool
 	Typ   types.OID
+	TMod  int32
 }
 
 func (e *MinMax) Type() types.OID  { return e.Typ }
-func (e *MinMax) Mod() int32       { return -1 }
+func (e *MinMax) Mod() int32       { return e.TMod }
 func (e *MinMax) Children() []Expr { return e.Args }
 func (e *MinMax) WithChildren(ch []Expr) Expr {
-	return &MinMax{Args: ch, Least: e.Least, Typ: e.Typ}
+	return &MinMax{Args: ch, Least: e.Least, Typ: e.Typ, TMod: e.TMod}
 }
 func (e *MinMax) Eval(c *Ctx, row []types.Datum) (types.Datum, error) {
 	best := types.Null

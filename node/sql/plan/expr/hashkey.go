@@ -3,6 +3,7 @@ package expr
 import (
 	"encoding/binary"
 	"math"
+	"strings"
 
 	"github.com/cockroachdb/apd/v3"
 
@@ -33,6 +34,9 @@ func AppendHashKey(dst []byte, d types.Datum) []byte {
 		return binary.BigEndian.AppendUint64(dst, math.Float64bits(f))
 	case types.KindString, types.KindJSON:
 		s := d.Str()
+		if d.Kind() == types.KindJSON {
+			s = jsonHashText(s)
+		}
 		dst = binary.AppendUvarint(dst, uint64(len(s)))
 		return append(dst, s...)
 	case types.KindBytes:
@@ -92,6 +96,45 @@ func HashNormal(t types.OID, d types.Datum) types.Datum {
 		return trimBlanks(d)
 	}
 	return d
+}
+
+// jsonHashText takes the zeros at the end of fractions out of jsonb's text: 1.50 equals 1.5.
+func jsonHashText(s string) string {
+	if strings.IndexByte(s, '.') < 0 {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); {
+		c := s[i]
+		switch {
+		case c == '"':
+			j := i + 1
+			for j < len(s) && s[j] != '"' {
+				if s[j] == '\\' {
+					j++
+				}
+				j++
+			}
+			j = min(j+1, len(s))
+			out = append(out, s[i:j]...)
+			i = j
+		case c >= '0' && c <= '9':
+			j := i
+			for j < len(s) && (s[j] >= '0' && s[j] <= '9' || s[j] == '.') {
+				j++
+			}
+			n := s[i:j]
+			if strings.IndexByte(n, '.') >= 0 {
+				n = strings.TrimSuffix(strings.TrimRight(n, "0"), ".")
+			}
+			out = append(out, n...)
+			i = j
+		default:
+			out = append(out, c)
+			i++
+		}
+	}
+	return string(out)
 }
 
 func boolByte(b bool) byte {
