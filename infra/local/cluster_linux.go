@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -111,6 +112,8 @@ func (k *Cluster) prepare(ctx context.Context, c Config, b *Builder, program str
 		s = &state{Version: stateVersion, Config: c, Created: time.Now().UTC(), Processes: map[string]process{}, Sysctls: map[string]sysctl{}}
 	case err != nil:
 		return nil, err
+	case len(s.Cuts)+len(s.Paused)+len(s.Off) > 0:
+		return nil, fmt.Errorf("%s: the cluster there has faults in force; localkube status shows them, localkube fault heal undoes them", k.l.dir)
 	case string(asJSON(s.Config)) != string(asJSON(c)):
 		return nil, fmt.Errorf("%s: the cluster there was made with another configuration; localkube down removes it, then localkube up makes the new one\nit has:  %s\nwanted: %s",
 			k.l.dir, describeConfig(s.Config), describeConfig(c))
@@ -225,7 +228,12 @@ func (k *Cluster) startAll(ctx context.Context, s *state, say func(string, ...an
 	}
 	actx, cancel := context.WithTimeoutCause(ctx, apiTimeout, fmt.Errorf("waited %v", apiTimeout))
 	defer cancel()
-	err = waitFor(actx, 100*time.Millisecond, func() error { return api.ready(actx) })
+	err = waitFor(actx, 100*time.Millisecond, func() error {
+		if err := k.machinesRun(s); err != nil {
+			return err
+		}
+		return api.ready(actx)
+	})
 	if err != nil {
 		return fmt.Errorf("the Kubernetes API is not ready: %w", err)
 	}
@@ -236,7 +244,19 @@ func (k *Cluster) startAll(ctx context.Context, s *state, say func(string, ...an
 			return err
 		}
 	}
-	return k.waitNodes(ctx, api, c.Nodes())
+	return k.waitNodes(ctx, api, s)
+}
+
+// machinesRun says which machine has ended by itself, if one has, and its last words: nothing starts
+// it again.
+func (k *Cluster) machinesRun(s *state) error {
+	for _, m := range s.Config.machines() {
+		if !s.Processes[m.name].alive() {
+			log, _ := os.ReadFile(k.l.machineLog(m.name))
+			return hopeless{fmt.Errorf("%s has ended: %s", m.name, tail(string(log), 600))}
+		}
+	}
+	return nil
 }
 
 // ready asks the API server whether it is.
@@ -250,16 +270,19 @@ func (a *apiClient) ready(ctx context.Context) error {
 	return resp.Body.Close()
 }
 
-// waitNodes waits until Kubernetes calls these nodes ready.
-func (k *Cluster) waitNodes(ctx context.Context, api *apiClient, nodes []Node) error {
+// waitNodes waits until Kubernetes calls all nodes ready.
+func (k *Cluster) waitNodes(ctx context.Context, api *apiClient, s *state) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, nodesTimeout, fmt.Errorf("waited %v", nodesTimeout))
 	defer cancel()
 	return waitFor(ctx, 200*time.Millisecond, func() error {
+		if err := k.machinesRun(s); err != nil {
+			return err
+		}
 		ready, err := api.nodeReady(ctx)
 		if err != nil {
 			return err
 		}
-		for _, n := range nodes {
+		for _, n := range s.Config.Nodes() {
 			if !ready[n.Name] {
 				return fmt.Errorf("node %s is not ready", n.Name)
 			}
@@ -405,7 +428,9 @@ func (k *Cluster) Load(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	name := "image-" + strings.TrimPrefix(info.Digest, "sha256:")[:16] + ".tar"
+	// One file for each name: a node that starts loads them all, and must not end up with an older
+	// image of the same name.
+	name := fmt.Sprintf("image-%x.tar", sha256.Sum256([]byte(info.Name)))
 	if err := copyProgram(path, filepath.Join(k.l.images(), name)); err != nil {
 		return err
 	}

@@ -125,7 +125,9 @@ func TestProcessIdentity(t *testing.T) {
 	p, err := identify(cmd.Process.Pid)
 	require.NoError(t, err)
 	require.True(t, p.alive())
-	stranger := process{PID: p.PID, Start: p.Start + 1}
+	before := process{PID: p.PID, Start: p.Start, Boot: "another boot"}
+	require.False(t, before.alive())
+	stranger := process{PID: p.PID, Start: p.Start + 1, Boot: p.Boot}
 	require.False(t, stranger.alive())
 	require.NoError(t, stranger.kill(t.Context()))
 	require.True(t, p.alive(), "a stranger with our number was killed")
@@ -313,6 +315,18 @@ func TestRelayRefusesTooMany(t *testing.T) {
 	require.NoError(t, open[0].(*net.TCPConn).CloseWrite())
 	_, err = io.ReadAll(open[0])
 	require.NoError(t, err)
+}
+
+func TestWaitForGivesUpOnWhatIsHopeless(t *testing.T) {
+	n := 0
+	err := waitFor(t.Context(), time.Millisecond, func() error {
+		if n++; n < 3 {
+			return fmt.Errorf("not yet")
+		}
+		return fmt.Errorf("machine: %w", hopeless{fmt.Errorf("ended")})
+	})
+	require.EqualError(t, err, "machine: ended")
+	require.Equal(t, 3, n)
 }
 
 func TestHelpersOfErrors(t *testing.T) {

@@ -25,7 +25,14 @@ func identify(pid int) (process, error) {
 	if err != nil {
 		return process{}, fmt.Errorf("/proc/%d/stat: start time %q: %w", pid, fields[19], err)
 	}
-	return process{PID: pid, Start: start}, nil
+	boot, err := bootID()
+	return process{PID: pid, Start: start, Boot: boot}, err
+}
+
+// bootID names this run of the machine: process numbers and start times begin anew with the next.
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
 }
 
 // statFields returns the fields of /proc/PID/stat from the third, the process's state, on. The
@@ -47,6 +54,9 @@ func statFields(pid int) ([]string, error) {
 // parent to notice does not.
 func (p process) alive() bool {
 	if p.PID <= 1 {
+		return false
+	}
+	if boot, err := bootID(); err != nil || boot != p.Boot {
 		return false
 	}
 	fields, err := statFields(p.PID)
@@ -81,12 +91,19 @@ func (p process) kill(ctx context.Context) error {
 	})
 }
 
-// waitFor repeats check until it returns nil or ctx ends; then it returns check's last error.
+// hopeless marks an error that waiting does not mend.
+type hopeless struct{ error }
+
+func (h hopeless) Unwrap() error { return h.error }
+
+// waitFor repeats check until it returns nil, or a hopeless error, or ctx ends; then it returns
+// check's last error.
 func waitFor(ctx context.Context, every time.Duration, check func() error) error {
 	for {
 		err := check()
-		if err == nil {
-			return nil
+		var h hopeless
+		if err == nil || errors.As(err, &h) {
+			return err
 		}
 		select {
 		case <-ctx.Done():

@@ -17,10 +17,11 @@ const stateVersion = 1
 // ErrNotUp says that a folder holds no cluster.
 var ErrNotUp = errors.New("no local cluster")
 
-// process is a process that we started. The start time tells it from a later one with its number.
+// process is a process that we started. Start and Boot tell it from a later one with its number.
 type process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // clock ticks since boot: field 22 of /proc/PID/stat
+	Boot  string `json:"boot"`  // the machine's boot_id
 }
 
 // sysctl is a setting of the host that had to be raised, to be put back by Down.
