@@ -15,7 +15,8 @@ import (
 // Commit makes the transaction's writes visible, durable and final, all or none. After a
 // retryable error the caller calls Restart or Rollback; after an AmbiguousError the
 // transaction is over and nobody could say how; after any other error the caller calls
-// Rollback. Once the commit may have been sent, ctx no longer ends it.
+// Rollback. What comes before ends with ctx, at once; from when something was sent that may
+// commit, ctx no longer ends it: half a commit helps nobody, and its outcome must be known (S12).
 func (t *Txn) Commit(ctx context.Context) error {
 	if err := t.check(); err != nil {
 		return err
@@ -26,20 +27,38 @@ func (t *Txn) Commit(ctx context.Context) error {
 	if !t.HasWrites() {
 		return t.commitReadOnly()
 	}
-	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	prepare, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
-	ts, err := t.commitWrites(cctx)
+	ts, err := t.commitWrites(prepare)
 	if err != nil {
 		if _, ambiguous := err.(*kv.AmbiguousError); ambiguous {
 			t.db.met.ambiguous.Inc()
 			t.state = unknown
 			t.db.hb.remove(t)
-		} else if errors.Is(err, context.DeadlineExceeded) {
+		} else if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 			err = &kv.UnavailableError{Waited: commitTimeout, Detail: "the commit was not sent in time"}
 		}
 		return err
 	}
 	return t.finish(ts)
+}
+
+// sealed returns the context of a batch that may commit. REQUIRES: S12; nothing but the time
+// limit ends it, and an end by that leaves doubt only if the range does not answer either.
+func sealed(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
+}
+
+// sendSealed sends a batch that may commit, unless ctx has ended before.
+func (t *Txn) sendSealed(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := sealed(ctx, commitTimeout)
+	defer cancel()
+	// A lock in the way is an answer; the end of the context would be doubt.
+	ba.LockTimeout = commitLockTimeout
+	return t.send(ctx, ba)
 }
 
 // commitReadOnly ends a transaction that wrote nothing: what it read was true at its read
@@ -195,9 +214,7 @@ func (t *Txn) plan(ctx context.Context) (*commitPlan, error) {
 		}
 		return p, nil
 	}
-	// READ COMMITTED has no business failing at commit: it goes the slow way, where a
-	// pushed timestamp does no harm.
-	p.parallel = small && len(p.reqs) <= MaxInFlight && t.txn.Isolation != kv.ReadCommitted
+	p.parallel = small && len(p.reqs) <= MaxInFlight
 	return p, nil
 }
 
@@ -232,7 +249,7 @@ func (t *Txn) commitOnePhase(ctx context.Context, plan *commitPlan) (hlc.Timesta
 		Commit: true, CanCommitInOnePhase: true, AllReadsHere: plan.allReadsHere, ReadSpans: plan.readSpans,
 		LockSpans: t.locksAnd(plan.reqs), Deadline: t.deadline,
 	}
-	br, err := t.send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: p}, Requests: append(plan.reqs, end)})
+	br, err := t.sendSealed(ctx, &kv.BatchRequest{Header: kv.Header{Txn: p}, Requests: append(plan.reqs, end)})
 	if err != nil {
 		return hlc.Timestamp{}, err
 	}
@@ -300,7 +317,7 @@ func (t *Txn) commitExplicit(ctx context.Context, reqs []kv.Request) (hlc.Timest
 		}
 		p := *t.proto(t.seq)
 		p.LastHeartbeat = t.db.clock.Now()
-		br, err := t.send(ctx, &kv.BatchRequest{
+		br, err := t.sendSealed(ctx, &kv.BatchRequest{
 			Header:   kv.Header{Txn: &p},
 			Requests: []kv.Request{&kv.EndTxnRequest{Commit: true, LockSpans: t.locks.list, Deadline: t.deadline}},
 		})
@@ -335,6 +352,8 @@ func (t *Txn) commitExplicit(ctx context.Context, reqs []kv.Request) (hlc.Timest
 
 // settleExplicit looks at the record after an explicit commit of unknown outcome.
 func (t *Txn) settleExplicit(ctx context.Context, p *kv.Txn, cause error) (hlc.Timestamp, error) {
+	ctx, cancel := sealed(ctx, settleTimeout)
+	defer cancel()
 	switch rec, err := t.db.record(ctx, p); {
 	case err != nil || rec == nil:
 		return hlc.Timestamp{}, cause
@@ -394,6 +413,12 @@ func (t *Txn) commitParallel(ctx context.Context, plan *commitPlan) (hlc.Timesta
 		Commit: true, AllReadsHere: allReadsHere, ReadSpans: readSpans,
 		InFlight: inFlight, LockSpans: t.locks.list, Deadline: t.deadline,
 	}
+	if err := ctx.Err(); err != nil {
+		return hlc.Timestamp{}, err
+	}
+	send, cancel := sealed(ctx, commitTimeout)
+	defer cancel()
+	header := kv.Header{Txn: &p, LockTimeout: commitLockTimeout}
 	var (
 		wg       sync.WaitGroup
 		otherRes *kv.BatchResponse
@@ -403,10 +428,10 @@ func (t *Txn) commitParallel(ctx context.Context, plan *commitPlan) (hlc.Timesta
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			otherRes, otherErr = t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: &p}, Requests: elsewhere})
+			otherRes, otherErr = t.db.sender.Send(send, &kv.BatchRequest{Header: header, Requests: elsewhere})
 		}()
 	}
-	res, err := t.db.sender.Send(ctx, &kv.BatchRequest{Header: kv.Header{Txn: &p}, Requests: append(here, end)})
+	res, err := t.db.sender.Send(send, &kv.BatchRequest{Header: header, Requests: append(here, end)})
 	wg.Wait()
 	err, otherErr = t.unpack(err), t.unpack(otherErr)
 	for _, br := range []*kv.BatchResponse{res, otherRes} {
@@ -443,7 +468,10 @@ func staged(res, other *kv.BatchResponse) (hlc.Timestamp, bool) {
 
 // recover finds the outcome of a parallel commit that did not go through. From when the
 // STAGING record may have been sent, anybody may decide; the coordinator asks like
-// everybody else, and neither refreshes nor stages again (S11).
+// everybody else, and neither refreshes nor writes before that is decided (S11). Where nothing
+// failed but the timestamp (in READ COMMITTED, whatever failed), it asks for the record to be
+// PENDING again rather than ABORTED, and goes on the slow way. It never stages again: who read
+// the record while it was STAGING finds that it is not any more, and decides nothing.
 func (t *Txn) recover(ctx context.Context, p *kv.Txn, reqs []kv.Request, inFlight []kv.InFlightWrite, endErr, otherErr error) (hlc.Timestamp, error) {
 	t.db.met.recoveries.Inc()
 	_, endUnknown := endErr.(*kv.AmbiguousError)
@@ -457,13 +485,20 @@ func (t *Txn) recover(ctx context.Context, p *kv.Txn, reqs []kv.Request, inFligh
 			break
 		}
 	}
-	rec, err := t.db.record(ctx, p)
+	onlyTime := movable(endErr) && movable(otherErr)
+	goOn := !endUnknown && !otherUnknown && (onlyTime || p.Isolation == kv.ReadCommitted)
+	settle, cancel := sealed(ctx, settleTimeout)
+	defer cancel()
+	rec, err := t.db.record(settle, p)
 	if err == nil && rec != nil && rec.Status == kv.TxnStaging && rec.Epoch == p.Epoch {
-		rec, err = t.db.recoverStaging(ctx, p, rec, inFlight)
+		rec, err = t.db.recoverStaging(settle, p, rec, inFlight, goOn)
 	}
 	switch {
-	case err == nil && (rec == nil || rec.Status == kv.TxnPending) && endErr != nil && !inDoubt && movable(endErr) && movable(otherErr):
-		// Nothing was staged, nor ever will be. Only the timestamp was too low: go the slow way.
+	case err == nil && goOn && (rec == nil && endErr != nil || rec != nil && rec.Status == kv.TxnPending):
+		// Nothing is staged, nor ever will be.
+		if !onlyTime {
+			return hlc.Timestamp{}, t.fail(ctx, worstOf(endErr, otherErr))
+		}
 		for _, e := range []error{endErr, otherErr} {
 			if old, ok := e.(*kv.WriteTooOldError); ok {
 				t.forwardWrite(old.Actual.Next())
@@ -497,20 +532,13 @@ func movable(err error) bool {
 // parallelFailed makes the caller's error of a parallel commit that is known to have
 // failed. The transaction's ID is not used again.
 func (t *Txn) parallelFailed(ctx context.Context, errs ...error) error {
-	var worst error
-	for _, err := range errs {
-		switch err.(type) {
-		case nil, *kv.AmbiguousError:
-		case *kv.WriteTooOldError, *kv.UncertaintyError, *kv.RetryError:
-			if worst == nil {
-				worst = err
-			}
-		default:
-			return t.fail(ctx, err)
-		}
-	}
-	if worst == nil {
+	worst := worstOf(errs...)
+	switch worst.(type) {
+	case nil:
 		worst = &kv.RetryError{Reason: kv.RetrySerializable, Detail: "a read moved a write above the commit timestamp"}
+	case *kv.WriteTooOldError, *kv.UncertaintyError, *kv.RetryError:
+	default:
+		return t.fail(ctx, worst)
 	}
 	err := t.fail(ctx, worst)
 	id := t.txn.ID
@@ -518,9 +546,26 @@ func (t *Txn) parallelFailed(ctx context.Context, errs ...error) error {
 	return err
 }
 
+// worstOf returns what the caller gets of several errors that leave no doubt: one that no retry
+// heals, or one that does; nil if there is none.
+func worstOf(errs ...error) (worst error) {
+	for _, err := range errs {
+		switch err.(type) {
+		case nil, *kv.AmbiguousError:
+		case *kv.WriteTooOldError, *kv.UncertaintyError, *kv.RetryError:
+			if worst == nil || movable(worst) {
+				worst = err
+			}
+		default:
+			return err
+		}
+	}
+	return worst
+}
+
 // recoverStaging decides a STAGING transaction: every write that is not there is made
-// impossible first (S11).
-func (db *DB) recoverStaging(ctx context.Context, p, rec *kv.Txn, inFlight []kv.InFlightWrite) (*kv.Txn, error) {
+// impossible first (S11). If it is not committed, it is aborted, or made PENDING again.
+func (db *DB) recoverStaging(ctx context.Context, p, rec *kv.Txn, inFlight []kv.InFlightWrite, reopen bool) (*kv.Txn, error) {
 	meta := rec.TxnMeta
 	reqs := make([]kv.Request, len(inFlight))
 	for i, w := range inFlight {
@@ -541,7 +586,7 @@ func (db *DB) recoverStaging(ctx context.Context, p, rec *kv.Txn, inFlight []kv.
 		all = all && q.Found
 	}
 	br, err = db.sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{
-		&kv.RecoverTxnRequest{Key: p.Key, Txn: rec.TxnMeta, AllWritten: all},
+		&kv.RecoverTxnRequest{Key: p.Key, Txn: rec.TxnMeta, AllWritten: all, Reopen: reopen},
 	}})
 	if err != nil {
 		return nil, err

@@ -41,9 +41,15 @@ const (
 	maxMoves = 100
 	// maxRunAttempts bounds Run.
 	maxRunAttempts = 50
-	// commitTimeout bounds a commit once it may have been sent: a statement's cancellation
-	// does not reach it, since half a commit helps nobody.
+	// commitTimeout bounds what comes before a commit is sent, and then the batch that may
+	// commit: a statement's cancellation does not reach that one, since half a commit helps
+	// nobody.
 	commitTimeout = 30 * time.Second
+	// commitLockTimeout bounds each wait of that batch for a lock. It is shorter: then the
+	// commit has certainly failed.
+	commitLockTimeout = 20 * time.Second
+	// settleTimeout bounds the search for an outcome after it.
+	settleTimeout = 10 * time.Second
 	// cleanupTimeout bounds one background resolution.
 	cleanupTimeout = 10 * time.Second
 	// maxCleanups bounds the background resolutions that run; a transaction that finds all

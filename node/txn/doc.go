@@ -14,8 +14,8 @@
 //   - one phase: all writes lie in one range; one batch commits without intents or record;
 //   - parallel: the writes and a STAGING record are sent together (S11); when all of them
 //     are in place at or below the staging timestamp, the transaction is committed;
-//   - explicit: writes first, then the record. READ COMMITTED over several ranges, more than
-//     MaxInFlight writes, and every retry after a parallel commit that failed go this way.
+//   - explicit: writes first, then the record. More than MaxInFlight writes, and what a
+//     parallel commit that failed only for its timestamp goes on with, go this way.
 //
 // The client is answered after the commit wait (S1). Locks and intents are resolved in the
 // background (S13).

@@ -390,6 +390,9 @@ func (e *fakeEval) one(req kv.Request) (kv.Response, error) {
 		}
 		if rec.Status == kv.TxnStaging {
 			rec.Status = kv.TxnAborted
+			if r.Reopen {
+				rec.Status = kv.TxnPending
+			}
 			if r.AllWritten {
 				rec.Status = kv.TxnCommitted
 			}

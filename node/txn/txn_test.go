@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"sort"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -398,6 +399,91 @@ func TestCancelDoesNotReachCommit(t *testing.T) {
 		require.NoError(t, tx.Put(ctx, keys.Key("a"), []byte("1"), kv.Condition{}))
 		require.ErrorIs(t, tx.Commit(ctx), context.Canceled, "not yet sent")
 		require.NoError(t, tx.Rollback(ctx))
+	})
+}
+
+// TestCancelStopsCommitBefore: what comes before the batch that may commit ends with the
+// statement, at once, and nothing of the transaction happens. After it, the outcome is told.
+func TestCancelStopsCommitBefore(t *testing.T) {
+	has := func(ba *kv.BatchRequest, text string) bool { return strings.Contains(describe(ba, nil, nil), text) }
+	for _, c := range []struct {
+		name, at string // the batch during which the statement is canceled
+		explicit bool
+		stops    bool
+	}{
+		{name: "refresh", at: "Refresh", stops: true},
+		{name: "intents", at: "Put(b", explicit: true, stops: true},
+		{name: "refresh after the intents", at: "Refresh", explicit: true, stops: true},
+		{name: "the record", at: "EndTxn(b commit", explicit: true},
+		{name: "staging", at: "staging"},
+		{name: "a write beside staging", at: "Put(x"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, []string{"m"}, func(t *testing.T, f *fake, db *DB) {
+				ctx, cancel := context.WithCancel(context.Background())
+				defer cancel()
+				// A read that a move of the timestamp refreshes, and a reader that makes it move.
+				tx, other := db.NewTxn(Options{}), db.NewTxn(Options{})
+				_, err := tx.Get(ctx, keys.Key("a"), ReadOptions{})
+				require.NoError(t, err)
+				for _, k := range []string{"b", "x"} {
+					require.NoError(t, tx.Put(ctx, keys.Key(k), []byte("1"), kv.Condition{}))
+				}
+				if c.at == "Refresh" {
+					other = db.NewTxn(Options{})
+					_, err = other.Get(ctx, keys.Key("x"), ReadOptions{})
+					require.NoError(t, err)
+					if !c.explicit {
+						tx.forwardWrite(db.clock.Now())
+					}
+				}
+				tx.explicit = c.explicit
+				f.before = func(ba *kv.BatchRequest) error {
+					if has(ba, c.at) {
+						cancel()
+						time.Sleep(time.Millisecond)
+					}
+					return nil
+				}
+				start := time.Now()
+				err = tx.Commit(ctx)
+				require.Error(t, ctx.Err(), "the batch was sent")
+				require.Less(t, time.Since(start), time.Second)
+				f.before = nil
+				if c.stops {
+					require.ErrorIs(t, err, context.Canceled)
+					require.NoError(t, tx.Rollback(ctx))
+				} else {
+					require.NoError(t, err)
+				}
+				require.NoError(t, db.Drain(context.Background()))
+				got, err := db.NewTxn(Options{}).Get(context.Background(), keys.Key("x"), ReadOptions{})
+				require.NoError(t, err)
+				require.Equal(t, !c.stops, got.Exists)
+			})
+		})
+	}
+}
+
+// TestCommitLockTimeout: what may commit waits for a lock for less time than for an answer, so
+// that the end of the wait is known to be a failure.
+func TestCommitLockTimeout(t *testing.T) {
+	bubble(t, []string{"m"}, func(t *testing.T, f *fake, db *DB) {
+		ctx := context.Background()
+		f.before = func(ba *kv.BatchRequest) error {
+			if ba.Txn != nil && strings.Contains(describe(ba, nil, nil), "EndTxn") && ba.LockTimeout != commitLockTimeout {
+				t.Errorf("%s waits %s for a lock", describe(ba, nil, nil), ba.LockTimeout)
+			}
+			return nil
+		}
+		for _, k := range []string{"a", "x"} {
+			tx := db.NewTxn(Options{})
+			require.NoError(t, tx.Put(ctx, keys.Key("a"), []byte("1"), kv.Condition{}))
+			require.NoError(t, tx.Put(ctx, keys.Key(k), []byte("2"), kv.Condition{}))
+			require.NoError(t, tx.Commit(ctx))
+		}
+		f.before = nil
+		require.Less(t, commitLockTimeout, commitTimeout)
 	})
 }
 

@@ -149,9 +149,16 @@ func (e *Env) recoverTxn(r *kv.RecoverTxnRequest, res *Result) (kv.Response, err
 	if rec.Status != kv.TxnStaging || rec.Epoch != r.Txn.Epoch || rec.WriteTimestamp != r.Txn.WriteTimestamp {
 		return &kv.RecoverTxnResponse{Txn: *rec}, nil // somebody else decided, or it went on
 	}
-	rec.Status = kv.TxnAborted
-	if r.AllWritten {
+	switch {
+	case r.AllWritten:
 		rec.Status = kv.TxnCommitted
+	case r.Reopen:
+		rec.Status, rec.InFlight, rec.LockSpans = kv.TxnPending, nil, nil
+		rec.LastHeartbeat.Forward(e.Now)
+		res.Changed = &rec.ID
+		return &kv.RecoverTxnResponse{Txn: *rec}, e.storeRecord(rec)
+	default:
+		rec.Status = kv.TxnAborted
 	}
 	for _, w := range rec.InFlight {
 		rec.LockSpans = append(rec.LockSpans, keys.Span{Key: w.Key})
