@@ -408,6 +408,7 @@ func (c *client) commit2() error {
 	}
 	resp := br.Responses[len(reqs)].(*kv.EndTxnResponse)
 	if !resp.Staging {
+		c.commitWait(resp.CommitTimestamp)
 		return nil
 	}
 	staged = resp.CommitTimestamp

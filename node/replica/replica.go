@@ -117,13 +117,17 @@ func (r *Replica) OnLease(term uint64, lowWater hlc.Timestamp) {
 	// nothing to be sure.
 	mark := lowWater.Max(r.served)
 	now := r.cfg.Clock.Now()
+	// REQUIRES: S10; see concurrency.markers. Half the expiry would do as well as all of it (older
+	// transactions have records); the other half is left for clocks that are off, and for nodes
+	// with a shorter expiry.
+	endedBefore := now.Add(r.cfg.Clock.MaxOffset() - r.limits.TxnExpiry/2)
 	t := &tenure{
 		term:    term,
 		started: now,
 		latches: concurrency.NewLatches(),
 		locks: concurrency.NewLockTable(concurrency.LockLimits{Locks: r.limits.Locks, TxnLocks: r.limits.TxnLocks,
 			Waiters: r.limits.LockWaiters}, time.Now),
-		tscache: concurrency.NewTSCache(r.limits.TimestampCacheBytes, mark, now.Add(r.cfg.Clock.MaxOffset())),
+		tscache: concurrency.NewTSCache(r.limits.TimestampCacheBytes, mark, endedBefore),
 		queue:   concurrency.NewTxnQueue(),
 		over:    make(chan struct{}),
 	}
@@ -178,6 +182,19 @@ func (r *Replica) leaseStatus() LeaseStatus {
 		l.Valid, l.Term, l.ReadLimit = true, t.term, hlc.MaxTimestamp
 	}
 	return l
+}
+
+// Served returns a timestamp that nothing served here exceeds, in this tenure or an earlier one.
+// It is exact for a lease that was given up before the call: what a request reads it notes before
+// it looks at the lease (S4, S7).
+func (r *Replica) Served() hlc.Timestamp {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ts := r.served
+	if t := r.tenure.Load(); t != nil {
+		ts.Forward(t.tscache.Max())
+	}
+	return ts
 }
 
 // lease returns the tenure in which a request may be evaluated now (S2 a-c).

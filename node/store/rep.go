@@ -99,6 +99,12 @@ func (s *Store) startWith(rec replicaRecord, inherited *replica.SplitState) (*re
 			}
 			return raft.ErrLogNotFound
 		},
+		Served: func() hlc.Timestamp {
+			if rr := r.replica.Load(); rr != nil {
+				return rr.Served()
+			}
+			return hlc.Timestamp{}
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -19,10 +19,13 @@ const maxMarkers = 32 << 10
 //   - pushedLow: every transaction may have been pushed to it.
 //
 // On a new leaseholder S4's low-water mark takes both places, which is right because no
-// marker is made above the read limit (see eval.PushTxn). That mark may lie ahead of the
-// clock; a transaction that was ended under an earlier lease was also born before this lease
-// began, so that the clock then plus max offset bounds endedLow as well: younger
-// transactions are free.
+// marker is made above the read limit (see eval.PushTxn). For endedLow there is a better bound:
+// nobody but its own coordinator ends a transaction before it has been silent for the expiry
+// (eval.PushTxn; records of others' making are removed later still, see CleanupTxns). So one
+// that an earlier leaseholder knew to be ended by others was born at least the expiry before
+// this lease began, on any clock that is not further off than max offset. What coordinators
+// ended themselves needs no mark here: they don't come back, late copies of their commands
+// are refused by their IDs (S12), and a record that a late heartbeat makes guards nothing.
 type markers struct {
 	mu        sync.Mutex
 	cur, old  map[kv.TxnID]marker

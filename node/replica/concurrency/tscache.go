@@ -75,9 +75,9 @@ func newPage() *page {
 }
 
 // NewTSCache returns a cache of at most about maxBytes whose low-water mark is lowWater (S4).
-// bornBefore is a reading that every transaction which anybody knew of under an earlier lease
-// was born before, on any clock: this node's clock now plus max offset.
-func NewTSCache(maxBytes int, lowWater, bornBefore hlc.Timestamp) *TSCache {
+// endedBefore bounds the birth of every transaction that somebody else than its coordinator can
+// have ended under an earlier lease.
+func NewTSCache(maxBytes int, lowWater, endedBefore hlc.Timestamp) *TSCache {
 	c := &TSCache{
 		seed:     maphash.MakeSeed(),
 		maxPoint: max(64, maxBytes/3/pointBytes),
@@ -87,8 +87,8 @@ func NewTSCache(maxBytes int, lowWater, bornBefore hlc.Timestamp) *TSCache {
 		old:      newPage(),
 	}
 	ended := lowWater
-	if bornBefore.Less(ended) {
-		ended = bornBefore
+	if endedBefore.Less(ended) {
+		ended = endedBefore
 	}
 	c.markers.init(ended, lowWater)
 	return c
