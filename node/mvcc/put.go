@@ -24,6 +24,10 @@ type PutOptions struct {
 	Seq int32
 	// Cond is checked against the newest committed version (S26).
 	Cond kv.Condition
+	// Landed, if set, takes the timestamp at which the write stands when Put succeeds. It is
+	// above ts where the transaction's own intent already was: the transaction can't commit
+	// below it.
+	Landed *hlc.Timestamp
 	// Stats, if set, takes the change.
 	Stats *Stats
 }
@@ -58,10 +62,18 @@ func Put(rw storage.ReadWriter, key keys.Key, ts hlc.Timestamp, value []byte, to
 		case p.existing.txn.Epoch > o.Txn.Epoch:
 			return nil, staleEpoch(key, p.existing.txn.Epoch, o.Txn.Epoch)
 		case p.existing.txn.Epoch == o.Txn.Epoch:
-			return nil, p.overwrite()
+			return nil, p.landed(p.overwrite())
 		}
 	}
-	return nil, p.fresh()
+	return nil, p.landed(p.fresh())
+}
+
+// landed reports where a write that succeeded stands.
+func (p *putter) landed(err error) error {
+	if err == nil && p.o.Landed != nil {
+		*p.o.Landed = p.ts
+	}
+	return err
 }
 
 func checkPut(key keys.Key, ts hlc.Timestamp, value []byte, tombstone bool) error {
@@ -238,6 +250,7 @@ func (p *putter) overwrite() error {
 // replay accepts a write that is there already.
 func (p *putter) replay() error {
 	in := p.existing
+	p.ts = in.txn.WriteTimestamp
 	if p.o.Seq == in.txn.Seq {
 		if in.tombstone == p.tombstone && bytes.Equal(p.own, p.value) {
 			return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/mvcc"
 	"github.com/atolldb/atoll/node/replica/eval"
 )
 
@@ -452,5 +453,123 @@ func FuzzDecodeOutcome(f *testing.F) {
 		require.NoError(t, err)
 		require.True(t, whole)
 		require.Equal(t, got, again)
+	})
+}
+
+// A write whose intent was pushed, which its coordinator has not heard of, takes the whole batch
+// to where the intent is: the commit must not be below it.
+func TestReplayedWriteReportsWhereItIs(t *testing.T) {
+	for _, name := range []string{"replay", "overwrite"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBed(t, Limits{})
+				w := b.begin(kv.Serializable)
+				w.put("k", "1", kv.Condition{})
+				sent := *w.txn
+				put := func(extra ...kv.Request) (*kv.BatchResponse, error) {
+					p := *w.puts["k"]
+					if name == "overwrite" {
+						p.Seq++
+					}
+					txn := sent
+					return b.Send(t.Context(), &kv.BatchRequest{Header: kv.Header{Txn: &txn}, Requests: append([]kv.Request{&p}, extra...)})
+				}
+				_, err := w.send(w.puts["k"])
+				require.NoError(t, err)
+				pushed := sent.TxnMeta
+				pushed.WriteTimestamp = sent.WriteTimestamp.Add(time.Second)
+				_, err = b.Send(t.Context(), &kv.BatchRequest{Requests: []kv.Request{
+					&kv.ResolveIntentRequest{Span: keys.Span{Key: keys.Key("k")}, Txn: pushed, Status: kv.TxnPending}}})
+				require.NoError(t, err)
+
+				br, err := put()
+				require.NoError(t, err)
+				require.Equal(t, pushed.WriteTimestamp, br.Txn.WriteTimestamp)
+				br, err = put(&kv.EndTxnRequest{Commit: true, AllReadsHere: true, LockSpans: w.spans()})
+				require.NoError(t, err)
+				require.False(t, br.Responses[1].(*kv.EndTxnResponse).CommitTimestamp.Less(pushed.WriteTimestamp))
+			})
+		})
+	}
+}
+
+// A commit meant for one phase that has to lay intents resolves them, also those that the
+// client does not name.
+func TestNotOnePhaseResolvesWhatItWrote(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBed(t, Limits{})
+		w := b.begin(kv.Serializable)
+		w.put("a", "1", kv.Condition{})
+		_, err := w.send(w.puts["a"]) // an intent: not in one phase any more
+		require.NoError(t, err)
+		w.put("b", "1", kv.Condition{})
+		br, err := w.send(w.puts["a"], w.puts["b"], &kv.EndTxnRequest{Commit: true, CanCommitInOnePhase: true, AllReadsHere: true})
+		require.NoError(t, err)
+		end := br.Responses[2].(*kv.EndTxnResponse)
+		require.False(t, end.OnePhase)
+		require.False(t, end.CommitTimestamp.IsEmpty())
+		intents, _, err := mvcc.ScanIntents(b.engine, keys.Span{Key: keys.Key("a"), EndKey: keys.Key("z")}, 0)
+		require.NoError(t, err)
+		require.Empty(t, intents)
+	})
+}
+
+// A coordinator whose parallel commit can't succeed at its timestamp gets its record back as
+// PENDING; who read it as STAGING decides nothing any more, and it commits later.
+func TestReopen(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBed(t, Limits{}, "m")
+		w := b.begin(kv.Serializable)
+		w.put("a", "1", kv.Condition{})
+		w.put("x", "1", kv.Condition{})
+		staged := *w.txn
+		staged.LastHeartbeat = b.clock.Now()
+		end := &kv.EndTxnRequest{Commit: true, AllReadsHere: true, LockSpans: w.spans(),
+			InFlight: []kv.InFlightWrite{{Key: keys.Key("a"), Seq: w.puts["a"].Seq}, {Key: keys.Key("x"), Seq: w.puts["x"].Seq}}}
+		txn := staged
+		br, err := b.Send(t.Context(), &kv.BatchRequest{Header: kv.Header{Txn: &txn}, Requests: []kv.Request{w.puts["a"], end}})
+		require.NoError(t, err)
+		require.True(t, br.Responses[1].(*kv.EndTxnResponse).Staging)
+		recovery := func(all, reopen bool) *kv.Txn {
+			m := staged.TxnMeta
+			m.WriteTimestamp = br.Responses[1].(*kv.EndTxnResponse).CommitTimestamp
+			got, err := b.Send(t.Context(), &kv.BatchRequest{Requests: []kv.Request{&kv.RecoverTxnRequest{Key: m.Key, Txn: m, AllWritten: all, Reopen: reopen}}})
+			require.NoError(t, err)
+			return &got.Responses[0].(*kv.RecoverTxnResponse).Txn
+		}
+		// x is made impossible at the staging timestamp, then the record is opened again.
+		rec := &kv.Txn{TxnMeta: staged.TxnMeta}
+		q, err := b.Send(t.Context(), &kv.BatchRequest{Requests: []kv.Request{&kv.QueryIntentRequest{Key: keys.Key("x"), Txn: rec.TxnMeta}}})
+		require.NoError(t, err)
+		require.False(t, q.Responses[0].(*kv.QueryIntentResponse).Found)
+		require.Equal(t, kv.TxnPending, recovery(false, true).Status)
+		require.Equal(t, kv.TxnPending, recovery(false, false).Status, "a recovery that began earlier decides nothing")
+		require.Equal(t, kv.TxnPending, recovery(true, false).Status)
+
+		_, err = w.send(w.puts["x"])
+		require.NoError(t, err)
+		require.True(t, staged.WriteTimestamp.Less(w.txn.WriteTimestamp))
+		w.txn.ReadTimestamp = w.txn.WriteTimestamp // nothing was read
+		br, err = w.send(&kv.EndTxnRequest{Commit: true, LockSpans: w.spans()})
+		require.NoError(t, err)
+		require.Equal(t, w.txn.WriteTimestamp, br.Responses[0].(*kv.EndTxnResponse).CommitTimestamp)
+	})
+}
+
+// A transaction that has no record yet when the lease moves can make one afterwards, unless it
+// is so old that somebody may have aborted it.
+func TestLeaseMoveSparesYoungTransactions(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBed(t, Limits{}, "m")
+		old := b.begin(kv.Serializable)
+		time.Sleep(4 * time.Second)
+		young := b.begin(kv.Serializable)
+		b.newTerm(0)
+		for _, c := range []*client{old, young} {
+			c.put("a"+string(c.txn.ID[0]), "1", kv.Condition{})
+			c.put("x"+string(c.txn.ID[0]), "1", kv.Condition{})
+		}
+		require.NoError(t, young.commit2())
+		require.ErrorAs(t, old.commit2(), new(*kv.AbortedError))
 	})
 }

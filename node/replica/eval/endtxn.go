@@ -172,6 +172,39 @@ func (e *Env) split(s keys.Span) (here keys.Span, some bool, elsewhere []keys.Sp
 	return here, true, elsewhere
 }
 
+// withWritten adds to a transaction's spans the keys that this very batch wrote, where the
+// client does not name them: a commit that turned out not to be in one phase has left intents
+// there, which nobody else would know of. Their latches are held.
+func (e *Env) withWritten(spans []keys.Span, written []keys.Key) []keys.Span {
+	if len(written) == 0 {
+		return spans
+	}
+	points := make(map[string]bool, len(spans))
+	var wide []keys.Span
+	for _, s := range spans {
+		if s.IsPoint() {
+			points[string(s.Key)] = true
+		} else {
+			wide = append(wide, s)
+		}
+	}
+	out := spans[:len(spans):len(spans)]
+next:
+	for _, k := range written {
+		if points[string(k)] {
+			continue
+		}
+		for _, s := range wide {
+			if s.Contains(k) {
+				continue next
+			}
+		}
+		points[string(k)] = true
+		out = append(out, keys.Span{Key: k})
+	}
+	return out
+}
+
 // endTxn ends the transaction with a record where one is needed.
 func (e *Env) endTxn(r *kv.EndTxnRequest, res *Result) (kv.Response, error) {
 	if err := e.needTxn("an end"); err != nil {
@@ -285,7 +318,7 @@ func (e *Env) finish(r *kv.EndTxnRequest, rec *kv.Txn, status kv.TxnStatus, res 
 	if rec != nil && len(r.LockSpans) == 0 {
 		t.LockSpans = append(t.LockSpans, rec.LockSpans...) // not latched here
 	}
-	for _, s := range r.LockSpans {
+	for _, s := range e.withWritten(r.LockSpans, res.Written) {
 		here, some, elsewhere := e.split(s)
 		t.LockSpans = append(t.LockSpans, elsewhere...)
 		if !some {

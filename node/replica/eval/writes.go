@@ -18,7 +18,8 @@ var errNotOnePhase = errors.New("eval: not in one phase")
 
 // write puts one value, as an intent or, outside a transaction and in one phase, as a version.
 func (e *Env) write(key keys.Key, value []byte, del bool, o mvcc.PutOptions, res *Result) error {
-	o.Txn, o.Stats = e.Txn, &res.Stats
+	var landed hlc.Timestamp
+	o.Txn, o.Stats, o.Landed = e.Txn, &res.Stats, &landed
 	intent, err := mvcc.Put(e.rw, key, e.writeTimestamp(), value, del, o)
 	var tooOld *kv.WriteTooOldError
 	switch {
@@ -36,6 +37,9 @@ func (e *Env) write(key keys.Key, value []byte, del bool, o mvcc.PutOptions, res
 		return nil
 	}
 	if e.Txn != nil && !o.OnePhase {
+		// REQUIRES: S8, S11; an earlier write of the transaction was moved, by a push that its
+		// coordinator has not heard of: this batch, its end included, goes there, too.
+		e.moveWrites(landed)
 		res.Written = append(res.Written, key)
 	}
 	return nil
