@@ -171,6 +171,8 @@ func miscFuncs(r *registry) {
 			return types.NewInt(int64(len(b))), err
 		}
 	}, "pg_column_size")
+	// Tablespaces are names only: none is a folder of its own.
+	r.fn(func(*EvalContext, []types.Datum) (types.Datum, error) { return types.NewString(""), nil }, "pg_tablespace_location")
 	r.fn(func(_ *EvalContext, a []types.Datum) (types.Datum, error) {
 		return str(prettySize(float64(a[0].Int())))
 	}, "pg_size_pretty")

@@ -4,11 +4,14 @@ import (
 	"context"
 	"slices"
 
+	"github.com/jackc/pgerrcode"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/sql/catalog"
+	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
 	"github.com/atolldb/atoll/node/sql/pgerror"
-	"github.com/jackc/pgerrcode"
 )
 
 // seen is the condition that a row is still as it was read (SAFETY S26).
@@ -173,12 +176,47 @@ func (x *Executor) renameColumn(ctx context.Context, s *ast.RenameStmt, to strin
 	}
 	for i := range m.Constraints {
 		if k := &m.Constraints[i]; k.Kind == catalog.CheckConstraint && contains(k.Columns, c.ID) {
-			return pgerror.New(pgerrcode.FeatureNotSupported, "cannot rename column %q while check constraint %q uses it", c.Name, k.Name).
-				WithHint("Drop the constraint, rename the column, and add it again.")
+			if k.Expr, err = renameInExpr(k.Expr, c.Name, to); err != nil {
+				return err
+			}
 		}
 	}
 	c.Name = to
 	return x.Session.Catalog().Write(ctx, m)
+}
+
+// renameInExpr gives a column another name in a check constraint, whose only columns are its
+// table's.
+func renameInExpr(text, from, to string) (string, error) {
+	st, err := parser.Parse("SELECT " + text)
+	if err != nil {
+		return "", err
+	}
+	target := st[0].Node.GetSelectStmt().GetTargetList()[0].GetResTarget().GetVal()
+	renameRefs(target.ProtoReflect(), from, to)
+	return parser.DeparseExpr(target)
+}
+
+func renameRefs(m protoreflect.Message, from, to string) {
+	if r, ok := m.Interface().(*ast.ColumnRef); ok {
+		if n := r.Fields[len(r.Fields)-1].GetString_(); n != nil && n.Sval == from {
+			n.Sval = to
+		}
+		return
+	}
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if fd.Kind() != protoreflect.MessageKind {
+			return true
+		}
+		if fd.IsList() {
+			for i := range v.List().Len() {
+				renameRefs(v.List().Get(i).Message(), from, to)
+			}
+		} else {
+			renameRefs(v.Message(), from, to)
+		}
+		return true
+	})
 }
 
 func (x *Executor) renameConstraint(ctx context.Context, s *ast.RenameStmt, to string) error {

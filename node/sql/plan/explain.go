@@ -34,11 +34,36 @@ type explainer struct {
 	p      *Plan
 	env    *types.Env
 	actual func(id int) *Actual
+	// prefix: columns are shown with their table, as PostgreSQL does when there are several.
+	prefix bool
+}
+
+// relations counts what a plan reads from.
+func relations(p *Plan) int {
+	n := 0
+	var walk func(physical.Node)
+	walk = func(in physical.Node) {
+		switch in.(type) {
+		case *physical.Scan, *physical.Virtual, *physical.Values, *physical.FuncScan, *physical.CTEScan, *physical.LookupJoin:
+			n++
+		}
+		for _, k := range in.Inputs() {
+			walk(k)
+		}
+	}
+	walk(p.Physical.Root)
+	for _, c := range p.Physical.CTEs {
+		walk(c.Plan)
+	}
+	for _, s := range p.Physical.Subplans {
+		walk(s.Plan.(physical.Node))
+	}
+	return n
 }
 
 // ExplainText prints a plan as PostgreSQL does.
 func ExplainText(p *Plan, env *types.Env, actual func(id int) *Actual) []string {
-	x := &explainer{p: p, env: env, actual: actual}
+	x := &explainer{p: p, env: env, actual: actual, prefix: relations(p) > 1 || p.Explain.Verbose}
 	var out []string
 	x.print(&out, x.tree(), 0, true)
 	return out
@@ -46,7 +71,7 @@ func ExplainText(p *Plan, env *types.Env, actual func(id int) *Actual) []string 
 
 // ExplainJSON prints a plan as PostgreSQL's FORMAT JSON does.
 func ExplainJSON(p *Plan, env *types.Env, actual func(id int) *Actual) string {
-	x := &explainer{p: p, env: env, actual: actual}
+	x := &explainer{p: p, env: env, actual: actual, prefix: relations(p) > 1 || p.Explain.Verbose}
 	b, err := json.MarshalIndent([]any{map[string]any{"Plan": x.object(x.tree())}}, "", "  ")
 	if err != nil {
 		return "[]"
@@ -297,7 +322,7 @@ func (x *explainer) scan(s *shown, v *physical.Scan) {
 		s.title = fmt.Sprintf("Index Scan%s using %s on %s", back, name, on)
 	}
 	if len(v.Conds) > 0 {
-		s.props = append(s.props, prop{"Index Cond", x.conds(v.Conds)})
+		s.props = append(s.props, prop{"Index Cond", x.indexConds(v.Conds)})
 	}
 	if len(v.Filter) > 0 {
 		s.props = append(s.props, prop{"Filter", x.conds(v.Filter)})
@@ -321,6 +346,23 @@ func (x *explainer) conds(l []expr.Expr) string {
 		out = append(out, t)
 	}
 	return and(out)
+}
+
+// indexConds shows conditions on an index: its own columns (slots) never have a prefix.
+func (x *explainer) indexConds(l []expr.Expr) string {
+	out := make([]expr.Expr, len(l))
+	for i, e := range l {
+		out[i], _ = expr.Rewrite(e, func(e expr.Expr) (expr.Expr, error) {
+			sl, ok := e.(*expr.Slot)
+			if !ok {
+				return e, nil
+			}
+			c := *sl.Col
+			c.Name = c.Name[strings.LastIndexByte(c.Name, '.')+1:]
+			return &expr.Slot{Index: sl.Index, Col: &c}, nil
+		})
+	}
+	return x.conds(out)
 }
 
 func and(l []string) string {
@@ -353,4 +395,9 @@ func (x *explainer) keys(l []physical.SortKey) string {
 	return strings.Join(out, ", ")
 }
 
-func (x *explainer) expr(e expr.Expr) string { return expr.Text(e, x.env) }
+func (x *explainer) expr(e expr.Expr) string {
+	if x.prefix {
+		return expr.Text(e, x.env)
+	}
+	return expr.TextColumns(e, x.env)
+}

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgerrcode"
@@ -45,12 +46,41 @@ func (x *expressions) BindDefault(ctx context.Context, e *ast.Node, column *cata
 			return "", nil, pgerror.Wrap(err, pgerrcode.DatatypeMismatch, "column %q is of type %s but default expression is of type %s",
 				column.Name, types.FormatType(column.Type.OID, -1), types.FormatType(got, -1)).WithHint("You will need to rewrite or cast the expression.")
 		}
-		if e.GetAConst() == nil || e.GetAConst().GetSval() != nil {
+		if e.GetAConst() == nil {
 			text = fmt.Sprintf("%s::%s", parenthesize(e, text), target)
 		}
 	}
+	text = storedConstant(e, text, column.Type.OID)
 	seqs, err := x.sequencesIn(ctx, e)
 	return text, seqs, err
+}
+
+// storedConstant writes a constant as PostgreSQL stores it: a string with the column's type
+// but not its length, which each use checks, a negative number quoted, keywords in capitals.
+func storedConstant(e *ast.Node, text string, to types.OID) string {
+	if e.GetSqlvalueFunction() != nil {
+		return strings.ToUpper(text)
+	}
+	c := e.GetAConst()
+	switch {
+	case c == nil || c.Isnull:
+	case c.GetSval() != nil:
+		name := types.FormatType(to, -1)
+		if to == types.OIDBPChar {
+			name = "bpchar" // character alone would be character(1)
+		}
+		return text + "::" + name
+	case strings.HasPrefix(text, "-"):
+		of := types.OIDNumeric
+		if i, err := strconv.ParseInt(text, 10, 64); err == nil {
+			of = types.OIDInt8
+			if i == int64(int32(i)) {
+				of = types.OIDInt4
+			}
+		}
+		return "'" + text + "'::" + types.FormatType(of, -1)
+	}
+	return text
 }
 
 // parenthesize wraps what :: would otherwise split.

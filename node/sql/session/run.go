@@ -44,9 +44,30 @@ func (s *Session) planContext(ctx context.Context) plan.Context {
 
 // statementEnv is the session's settings with names as this statement sees them.
 func (s *Session) statementEnv(ctx context.Context) *types.Env {
+	s.names = s.functions(ctx)
 	env := *s.env
-	env.Names = s.functions(ctx)
+	env.Names = s.names
 	return &env
+}
+
+// outputNames prints regclass and its like in a statement's rows, by the catalog as the
+// statement sees it. It is what the session's own Env has for names.
+type outputNames struct{ s *Session }
+
+// ObjectName implements types.NameResolver.
+func (o outputNames) ObjectName(kind, oid types.OID) (string, bool) {
+	if o.s.names == nil {
+		return "", false
+	}
+	return o.s.names.ObjectName(kind, oid)
+}
+
+// ObjectOID implements types.NameResolver.
+func (o outputNames) ObjectOID(kind types.OID, name string) (types.OID, error) {
+	if o.s.names == nil {
+		return 0, pgerror.New(pgerrcode.ObjectNotInPrerequisiteState, "object %q cannot be looked up outside a statement", name)
+	}
+	return o.s.names.ObjectOID(kind, name)
 }
 
 // functions answers what SQL functions ask of the catalog, for one statement.

@@ -14,6 +14,7 @@ import (
 	"github.com/atolldb/atoll/node/sql/client"
 	"github.com/atolldb/atoll/node/sql/ddl"
 	"github.com/atolldb/atoll/node/sql/parser"
+	"github.com/atolldb/atoll/node/sql/pgcatalog"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/sql/types"
 )
@@ -36,8 +37,9 @@ type Session struct {
 
 	vars     *settings
 	env      *types.Env
-	path     []string          // search_path, split
-	reported map[string]string // ParameterStatus values that the client has
+	names    *pgcatalog.Functions // of the statement that runs, see outputNames
+	path     []string             // search_path, split
+	reported map[string]string    // ParameterStatus values that the client has
 
 	tx      *transaction
 	view    *catalog.Collection           // tx's view of the catalog

@@ -247,6 +247,7 @@ func (s *Session) applySettings() {
 	env.Location, _ = zone(s.vars.raw("TimeZone"))
 	env.ExtraFloatDigits = s.vars.integer("extra_float_digits")
 	env.ByteaEscape = s.vars.raw("bytea_output") == "escape"
+	env.Names = outputNames{s}
 	env.IntervalISO = s.vars.raw("IntervalStyle") == "iso_8601"
 	s.env = &env // values on their way keep the one they started with
 	s.user = s.sessionUser

@@ -26,6 +26,7 @@ const (
 	pathFunc                    // a cast function
 	pathIO                      // through the text form
 	pathArray                   // element by element
+	pathEval                    // the same bits in PostgreSQL, another value here (int4 and oid)
 )
 
 // castPath is a way between two types.
@@ -33,6 +34,7 @@ type castPath struct {
 	kind pathKind
 	proc *builtins.Proc // pathFunc: takes 1 to 3 arguments (value, typmod, explicit)
 	elem *castPath
+	eval expr.Fn // pathEval
 }
 
 // findCast is PostgreSQL's find_coercion_pathway.

@@ -170,6 +170,9 @@ func tableCast(from, to types.OID) (castPath, castContext, bool) {
 	}
 	switch c.Method {
 	case 'b':
+		if f := c.Eval(); f != nil {
+			return castPath{kind: pathEval, eval: expr.Fn(f)}, ctx, true
+		}
 		return castPath{kind: pathRelabel}, ctx, true
 	case 'i':
 		return castPath{kind: pathIO}, ctx, true
@@ -180,6 +183,8 @@ func tableCast(from, to types.OID) (castPath, castContext, bool) {
 // pathFn is the code of a cast.
 func pathFn(p castPath, from, to types.OID, ctx castContext) (expr.Fn, expr.Volatility) {
 	switch p.kind {
+	case pathEval:
+		return p.eval, expr.Immutable
 	case pathFunc:
 		fn := p.proc.Fn(p.proc.Args, p.proc.Result)
 		if fn == nil {
