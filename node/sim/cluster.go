@@ -38,6 +38,7 @@ type sim struct {
 	unnoticed atomic.Bool    // some machine's clock is wrong beyond the bound
 	stopping  sync.WaitGroup // killed nodes on their way out
 	hist      history
+	members   members
 }
 
 // fault records what must not happen.
@@ -60,7 +61,10 @@ func (s *sim) failed() bool {
 // node is a machine with a disk, on which a process runs or not.
 type node struct {
 	s       *sim
-	id      keys.NodeID // as founded: place in the plan
+	place   int          // from 1
+	id      atomic.Int32 // see num
+	spare   bool         // not a founder: it joins later
+	retired atomic.Bool  // decommissioned, and gone
 	addr    string
 	zone    string
 	machine *machine
@@ -90,10 +94,13 @@ func newSim(opts Options) *sim {
 	s.net.SetDelay(50*time.Microsecond, s.shape.maxDelay)
 	s.net.SetLossTimeout(s.shape.loss)
 	s.trace.add("shape %+v", s.shape)
-	for i, z := range s.shape.zones {
+	for i, z := range append(s.shape.zones[:len(s.shape.zones):len(s.shape.zones)], s.shape.spares...) {
 		rate := (rng.Float64()*2 - 1) * 200e-6
-		s.nodes = append(s.nodes, &node{s: s, id: keys.NodeID(i + 1), addr: fmt.Sprintf("node-%d", i+1), zone: z, fs: storage.MemFS(),
-			machine: newMachine(s.skew(), rate)})
+		n := &node{s: s, place: i + 1, addr: fmt.Sprintf("node-%d", i+1), zone: z, fs: storage.MemFS(), machine: newMachine(s.skew(), rate)}
+		if n.spare = i >= len(s.shape.zones); !n.spare {
+			n.id.Store(int32(i + 1)) // its place in the plan
+		}
+		s.nodes = append(s.nodes, n)
 	}
 	return s
 }
@@ -109,7 +116,7 @@ func (s *sim) skew() time.Duration {
 // found starts all nodes and founds the cluster.
 func (s *sim) found() error {
 	var addrs []string
-	for _, n := range s.nodes {
+	for _, n := range s.nodes[:len(s.shape.zones)] {
 		addrs = append(addrs, n.addr)
 		n.start()
 	}
@@ -127,15 +134,15 @@ func (s *sim) found() error {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	for _, n := range s.nodes {
+	for _, n := range s.nodes[:len(s.shape.zones)] {
 		p := n.running()
 		select {
 		case <-p.ready:
 		case <-ctx.Done():
-			return fmt.Errorf("sim: node %d does not start", n.id)
+			return fmt.Errorf("sim: node %d does not start", n.num())
 		}
-		if p.host == nil || p.host.Identity.Node != n.id {
-			return fmt.Errorf("sim: node %d did not start as itself", n.id)
+		if p.host == nil || p.host.Identity.Node != keys.NodeID(n.place) {
+			return fmt.Errorf("sim: node %d did not start as itself", n.num())
 		}
 	}
 	return nil
@@ -169,13 +176,13 @@ func (n *node) open() *process {
 func (n *node) start() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.proc != nil {
+	if n.proc != nil || n.retired.Load() {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &process{n: n, fs: n.fs, cancel: cancel, ready: make(chan struct{}), gone: make(chan struct{})}
 	n.proc = p
-	n.s.trace.add("n%d start", n.id)
+	n.s.trace.add("n%d start", n.num())
 	closing := n.closing
 	n.s.stopping.Go(func() {
 		if closing != nil {
@@ -191,7 +198,7 @@ func (p *process) run(ctx context.Context) {
 	for _, o := range s.nodes {
 		join = append(join, o.addr)
 	}
-	log := slog.New(handler{t: s.trace, node: fmt.Sprintf("n%d", n.id)})
+	log := slog.New(handler{t: s.trace, node: fmt.Sprintf("n%d", n.num()), s: s})
 	h, err := host.Open(ctx, host.Config{
 		Dir: "/store", FS: p.fs, Small: true, Join: join,
 		Self:  cluster.NodeInfo{Addr: n.addr, Zone: n.zone},
@@ -211,7 +218,7 @@ func (p *process) run(ctx context.Context) {
 			switch {
 			case p.dead.Load():
 			case n.machine.spoilt(): // S1: right so
-				s.trace.add("n%d stops itself: %v", n.id, err)
+				s.trace.add("n%d stops itself: %v", n.num(), err)
 				s.stopping.Go(func() {
 					n.kill(100)
 					time.Sleep(2 * time.Second)
@@ -219,22 +226,23 @@ func (p *process) run(ctx context.Context) {
 					n.start()
 				})
 			default:
-				s.fault("n%d stops itself: %v", n.id, err)
+				s.fault("n%d stops itself: %v", n.num(), err)
 			}
 		},
 	})
 	if err != nil {
 		if !p.dead.Load() && !errors.Is(err, context.Canceled) {
-			s.fault("n%d does not open: %v", n.id, err)
+			s.fault("n%d does not open: %v", n.num(), err)
 		}
 		close(p.ready)
 		return
 	}
 	p.host = h
+	n.id.Store(int32(h.Identity.Node))
 	if s.shape.shortLog > 0 {
 		s.stopping.Go(p.flush)
 	}
-	s.trace.add("n%d up, boot %d", n.id, h.Boot)
+	s.trace.add("n%d up, boot %d", n.num(), h.Boot)
 	close(p.ready)
 }
 
@@ -268,6 +276,7 @@ func (p *process) flush() {
 func (s *sim) tune(c *store.Config) {
 	c.Voters, c.DeadAfter = s.shape.voters, s.shape.deadAfter
 	c.ShortLog, c.RememberIDs = s.shape.shortLog, s.shape.remember
+	c.CompareEvery = s.shape.compare
 	c.PlantNoHorizon = s.opts.Plant.NoHorizon
 	c.Pause = s.pause
 	c.PlantNoSupportCheck, c.PlantSkipTermCheck = s.opts.Plant.NoSupportCheck, s.opts.Plant.SkipTermCheck
@@ -296,7 +305,7 @@ func (n *node) kill(unsyncedPercent int) {
 	if p == nil {
 		return
 	}
-	n.s.trace.add("n%d kill, %d%% of unsynced data stay", n.id, unsyncedPercent)
+	n.s.trace.add("n%d kill, %d%% of unsynced data stay", n.num(), unsyncedPercent)
 	n.proc = nil
 	p.die() // before the disk is copied: clients believe nothing that comes later
 	if e := p.net.Load(); e != nil {
@@ -323,13 +332,13 @@ func (n *node) shutdown() {
 	if p == nil {
 		return
 	}
-	n.s.trace.add("n%d shutdown", n.id)
+	n.s.trace.add("n%d shutdown", n.num())
 	p.die()
 	<-p.ready
 	if p.host != nil {
 		p.host.Close()
 	}
-	n.s.trace.add("n%d is down", n.id)
+	n.s.trace.add("n%d is down", n.num())
 }
 
 // close ends everything; no goroutine is left.

@@ -37,6 +37,8 @@ const (
 	FocusFreezes
 	// FocusPartitions: leaseholders that nobody hears for seconds.
 	FocusPartitions
+	// FocusMembers: nodes join, leave, drain and lose their disks.
+	FocusMembers
 	// FocusRetries: answers get lost while ranges remember few commands.
 	FocusRetries
 )
@@ -53,7 +55,9 @@ type Plant struct {
 
 // shape is what a seed decides about a cluster before it starts.
 type shape struct {
-	zones     []string // one per node
+	zones     []string // one per founding node
+	spares    []string // one per node that joins later
+	compare   time.Duration
 	voters    int
 	support   time.Duration
 	maxDelay  time.Duration
@@ -94,6 +98,13 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 	case 5:
 		s.zones, s.voters = []string{"a", "b", "c", "a", "b"}, 3
 		s.deadAfter = 4 * time.Second
+	}
+	s.compare = 5 * time.Second
+	if focus == FocusMembers || focus == FocusNone && rng.IntN(2) == 0 {
+		for range 1 + rng.IntN(2) {
+			s.spares = append(s.spares, s.zones[rng.IntN(len(s.zones))])
+		}
+		s.deadAfter = []time.Duration{1500, 4000, 60000}[rng.IntN(3)] * time.Millisecond
 	}
 	// About 30 operations a second, however many clients there are.
 	s.think = time.Duration(len(s.zones)*s.clients) * time.Duration(15+rng.IntN(40)) * time.Millisecond

@@ -98,6 +98,15 @@ func (s *sim) draw() plan {
 	}
 	lost := []int{0, 0, 30, 100}[s.rng.IntN(4)]
 	kind := s.rng.IntN(25)
+	often := 6
+	if s.opts.Focus == FocusMembers {
+		often = 2
+	}
+	if len(s.shape.spares) > 0 && s.rng.IntN(often) == 0 {
+		if p, ok := s.member(s.rng.IntN(6), a); ok {
+			return p
+		}
+	}
 	switch s.opts.Focus {
 	case FocusLeases:
 		kind = []int{0, 0, 5, 5, 7, 8, 8, 9, 9, 18, 18, 18, 18, 24, 24, 20}[s.rng.IntN(16)]
@@ -126,11 +135,11 @@ func (s *sim) draw() plan {
 		}
 		return plan{"kill all", func() { s.each(func(n *node) { n.kill(lost) }) }, func() { s.each((*node).start) }, hold}
 	case 5, 6:
-		return plan{"isolate", func() { s.net.Isolate(a.id) }, func() { s.net.HealNode(a.id) }, hold}
+		return plan{"isolate", func() { s.net.Isolate(a.num()) }, func() { s.net.HealNode(a.num()) }, hold}
 	case 7:
 		return s.partition(hold)
 	case 8:
-		return plan{"cut", func() { s.net.Cut(a.id, b.id) }, func() { s.net.Heal(a.id, b.id) }, hold}
+		return plan{"cut", func() { s.net.Cut(a.num(), b.num()) }, func() { s.net.Heal(a.num(), b.num()) }, hold}
 	case 9, 10:
 		return s.oneWay(a, b, hold)
 	case 11:
@@ -142,13 +151,13 @@ func (s *sim) draw() plan {
 		return plan{"drops", func() { s.net.SetDrop(p) }, func() { s.net.SetDrop(0) }, hold}
 	case 13:
 		lo := s.between(0, 200*time.Millisecond)
-		return plan{"slow link", func() { s.net.SetLinkDelay(a.id, b.id, lo, lo+20*time.Millisecond) },
-			func() { s.net.SetLinkDelay(a.id, b.id, 50*time.Microsecond, s.shape.maxDelay) }, hold}
+		return plan{"slow link", func() { s.net.SetLinkDelay(a.num(), b.num(), lo, lo+20*time.Millisecond) },
+			func() { s.net.SetLinkDelay(a.num(), b.num(), 50*time.Microsecond, s.shape.maxDelay) }, hold}
 	case 14:
 		off := s.skew()
 		return plan{name: "clock step", do: func() { a.machine.step(off) }}
 	case 15, 16:
-		return plan{name: "lease transfer", do: func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: s.someKey(), Target: a.id}) }}
+		return plan{name: "lease transfer", do: func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: s.someKey(), Target: a.num()}) }}
 	case 24:
 		return s.squeeze()
 	case 18, 19:
@@ -159,8 +168,8 @@ func (s *sim) draw() plan {
 			k = accountKey(0)
 		}
 		back := s.between(20*time.Millisecond, 300*time.Millisecond)
-		return plan{"transfer there and back", func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: k, Target: a.id}) },
-			func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: k, Target: b.id}) }, back}
+		return plan{"transfer there and back", func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: k, Target: a.num()}) },
+			func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: k, Target: b.num()}) }, back}
 	case 17:
 		return plan{name: "split", do: func() { s.admin(b, &kv.AdminSplitRequest{SplitKey: s.someKey()}) }}
 	default:
@@ -177,13 +186,13 @@ func (s *sim) each(f func(*node)) {
 func (s *sim) partition(hold time.Duration) plan {
 	side := map[keys.NodeID]bool{}
 	for _, n := range s.nodes {
-		side[n.id] = s.rng.IntN(2) == 0
+		side[n.num()] = s.rng.IntN(2) == 0
 	}
 	pairs := func(f func(a, b keys.NodeID)) {
 		for _, a := range s.nodes {
 			for _, b := range s.nodes {
-				if a.id < b.id && side[a.id] != side[b.id] {
-					f(a.id, b.id)
+				if a.num() < b.num() && side[a.num()] != side[b.num()] {
+					f(a.num(), b.num())
 				}
 			}
 		}
@@ -194,17 +203,17 @@ func (s *sim) partition(hold time.Duration) plan {
 func (s *sim) oneWay(a, b *node, hold time.Duration) plan {
 	switch s.rng.IntN(3) {
 	case 0: // deaf
-		return plan{"deaf", func() { s.each(func(n *node) { s.cutOneWay(n, a) }) }, func() { s.each(func(n *node) { s.net.HealOneWay(n.id, a.id) }) }, hold}
+		return plan{"deaf", func() { s.each(func(n *node) { s.cutOneWay(n, a) }) }, func() { s.each(func(n *node) { s.net.HealOneWay(n.num(), a.num()) }) }, hold}
 	case 1: // mute
-		return plan{"mute", func() { s.each(func(n *node) { s.cutOneWay(a, n) }) }, func() { s.each(func(n *node) { s.net.HealOneWay(a.id, n.id) }) }, hold}
+		return plan{"mute", func() { s.each(func(n *node) { s.cutOneWay(a, n) }) }, func() { s.each(func(n *node) { s.net.HealOneWay(a.num(), n.num()) }) }, hold}
 	default:
-		return plan{"one-way cut", func() { s.cutOneWay(a, b) }, func() { s.net.HealOneWay(a.id, b.id) }, hold}
+		return plan{"one-way cut", func() { s.cutOneWay(a, b) }, func() { s.net.HealOneWay(a.num(), b.num()) }, hold}
 	}
 }
 
 func (s *sim) cutOneWay(from, to *node) {
 	if from != to {
-		s.net.CutOneWay(from.id, to.id)
+		s.net.CutOneWay(from.num(), to.num())
 	}
 }
 
@@ -219,10 +228,10 @@ func (s *sim) standstill(a *node) plan {
 	}
 	return plan{name, func() {
 		a.machine.freeze()
-		s.net.Freeze(a.id)
+		s.net.Freeze(a.num())
 	}, func() {
 		a.machine.thaw(kind)
-		s.net.Thaw(a.id)
+		s.net.Thaw(a.num())
 		if kind == unnoticed {
 			off := s.skew()
 			s.stopping.Go(func() { // a time daemon notices in the end
@@ -265,7 +274,7 @@ func (s *sim) squeeze() plan {
 	var over atomic.Bool
 	return plan{"squeeze", func() {
 		for _, k := range p[2:] {
-			s.net.Cut(a.id, s.nodes[k].id)
+			s.net.Cut(a.num(), s.nodes[k].num())
 		}
 		s.clients.Go(func() {
 			time.Sleep(alone)
@@ -280,7 +289,7 @@ func (s *sim) squeeze() plan {
 				time.Sleep(gap)
 			}
 		})
-	}, func() { over.Store(true); s.net.HealNode(a.id) }, alone + 400*time.Millisecond}
+	}, func() { over.Store(true); s.net.HealNode(a.num()) }, alone + 400*time.Millisecond}
 }
 
 // disturbAll makes a node campaign for all its ranges.
@@ -303,7 +312,7 @@ func (s *sim) disturb(n *node) {
 	only, i := s.rng.IntN(8), 0
 	p.host.Store.Leases(func(id keys.RangeID, l replica.LeaseStatus) {
 		if i++; !l.Valid && (only == 0 || i%8 == only) {
-			s.trace.add("n%d campaigns for range %d: %v", n.id, id, p.host.Router.Disturb(id))
+			s.trace.add("n%d campaigns for range %d: %v", n.num(), id, p.host.Router.Disturb(id))
 		}
 	})
 }
@@ -318,7 +327,7 @@ func (s *sim) admin(n *node, req kv.Request) {
 		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 		defer cancel()
 		_, err := p.host.Sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{req}})
-		s.trace.add("n%d %T: %v", n.id, req, err)
+		s.trace.add("n%d %T: %v", n.num(), req, err)
 	})
 }
 
@@ -328,7 +337,7 @@ func (s *sim) heal() {
 	for _, n := range s.nodes {
 		if n.machine.isFrozen() {
 			n.machine.thaw(suspended)
-			s.net.Thaw(n.id)
+			s.net.Thaw(n.num())
 		}
 	}
 	s.net.HealAll()
@@ -336,7 +345,7 @@ func (s *sim) heal() {
 	s.net.SetDelay(50*time.Microsecond, s.shape.maxDelay)
 	for _, n := range s.nodes {
 		for _, o := range s.nodes {
-			s.net.SetLinkDelay(n.id, o.id, 50*time.Microsecond, s.shape.maxDelay)
+			s.net.SetLinkDelay(n.num(), o.num(), 50*time.Microsecond, s.shape.maxDelay)
 		}
 		n.start()
 	}

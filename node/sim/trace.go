@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/atolldb/atoll/node/store"
 )
 
 // maxTrace bounds the events kept; the oldest go first.
@@ -71,6 +73,7 @@ type handler struct {
 	t    *trace
 	node string
 	pre  string
+	s    *sim
 }
 
 func (h handler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.t.level }
@@ -82,6 +85,9 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 		fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
 		return true
 	})
+	if r.Message == store.QuarantineMessage && !h.s.members.flipped.Load() {
+		h.s.fault("%s quarantined a replica of which nobody touched a byte:%s", h.node, b.String())
+	}
 	h.t.add("%s log %s: %s%s", h.node, r.Level, r.Message, b.String())
 	return nil
 }

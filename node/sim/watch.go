@@ -52,18 +52,18 @@ func (w *watcher) look() {
 		}
 		for id, l := range p.leases() {
 			if h, two := held[id]; two && !h.n.machine.spoilt() && !n.machine.spoilt() {
-				w.s.fault("two leaseholders: range %d is held by n%d in term %d and by n%d in term %d", id, h.n.id, h.term, n.id, l.Term)
+				w.s.fault("two leaseholders: range %d is held by n%d in term %d and by n%d in term %d", id, h.n.num(), h.term, n.num(), l.Term)
 			}
 			held[id] = holder{n, l.Term}
 		}
 	}
 	for id, h := range held {
 		if h.term < w.terms[id] && !h.n.machine.spoilt() {
-			w.s.fault("range %d: lease of n%d in term %d after one in term %d", id, h.n.id, h.term, w.terms[id])
+			w.s.fault("range %d: lease of n%d in term %d after one in term %d", id, h.n.num(), h.term, w.terms[id])
 		}
-		if h.term > w.terms[id] || w.by[id] != h.n.id {
-			w.s.trace.add("range %d: lease of n%d in term %d", id, h.n.id, h.term)
-			w.terms[id], w.by[id] = max(h.term, w.terms[id]), h.n.id
+		if h.term > w.terms[id] || w.by[id] != h.n.num() {
+			w.s.trace.add("range %d: lease of n%d in term %d", id, h.n.num(), h.term)
+			w.terms[id], w.by[id] = max(h.term, w.terms[id]), h.n.num()
 			w.s.hist.mu.Lock()
 			w.s.hist.stats.Leases++
 			w.s.hist.mu.Unlock()

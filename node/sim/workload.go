@@ -98,6 +98,11 @@ func (s *sim) setup() error {
 	defer cancel()
 	h := s.nodes[0].running().host
 	err := h.DB.Run(ctx, txn.Options{Name: "setup"}, func(ctx context.Context, t *txn.Txn) error {
+		for _, k := range ballast {
+			if err := t.Put(ctx, k, []byte("ballast"), kv.Condition{}); err != nil {
+				return err
+			}
+		}
 		for i := range accounts {
 			if err := t.Put(ctx, accountKey(i), binary.BigEndian.AppendUint64(nil, perOwner), kv.Condition{}); err != nil {
 				return err
@@ -131,7 +136,7 @@ func (s *sim) startClients() {
 			c := &client{s: s, n: n, id: id, rng: rand.New(rand.NewPCG(s.opts.Seed, uint64(id)))}
 			s.clients.Go(c.run)
 		}
-		c := &client{s: s, n: n, id: 100 + int(n.id), rng: rand.New(rand.NewPCG(s.opts.Seed, uint64(100+n.id))), reader: true}
+		c := &client{s: s, n: n, id: 100 + n.place, rng: rand.New(rand.NewPCG(s.opts.Seed, uint64(100+n.place))), reader: true}
 		s.clients.Go(c.run)
 	}
 }
@@ -210,7 +215,7 @@ func (c *client) outcome(p *process, opts txn.Options, f func(context.Context, *
 	var internal *kv.InternalError
 	var invalid *kv.InvalidRequestError
 	if (errors.As(err, &internal) || errors.As(err, &invalid)) && !c.s.opts.Unnoticed {
-		c.s.fault("client %d on n%d got an answer that should not be: %v", c.id, c.n.id, err)
+		c.s.fault("client %d on n%d got an answer that should not be: %v", c.id, c.n.num(), err)
 	}
 	return check.Aborted, err
 }
@@ -288,7 +293,7 @@ func (c *client) list(p *process) {
 			}
 		}
 	}
-	s.trace.add("client %d n%d %s err %v", c.id, c.n.id, rec, err)
+	s.trace.add("client %d n%d %s err %v", c.id, c.n.num(), rec, err)
 	s.hist.mu.Lock()
 	defer s.hist.mu.Unlock()
 	s.hist.count(rec.Outcome)
@@ -354,7 +359,7 @@ func (c *client) register(p *process) {
 			op.Value = read
 		}
 	}
-	s.trace.add("client %d n%d register %d write %t value %d: %d err %v", c.id, c.n.id, n, op.Write, op.Value, o, err)
+	s.trace.add("client %d n%d register %d write %t value %d: %d err %v", c.id, c.n.num(), n, op.Write, op.Value, o, err)
 	s.hist.mu.Lock()
 	defer s.hist.mu.Unlock()
 	s.hist.count(o)
@@ -399,7 +404,7 @@ func (c *client) transfer(p *process) {
 		}
 		return nil
 	})
-	c.s.trace.add("client %d n%d transfer %d from %d to %d: %d err %v", c.id, c.n.id, amount, a, b, o, err)
+	c.s.trace.add("client %d n%d transfer %d from %d to %d: %d err %v", c.id, c.n.num(), amount, a, b, o, err)
 	c.s.hist.mu.Lock()
 	defer c.s.hist.mu.Unlock()
 	c.s.hist.count(o)
@@ -419,11 +424,11 @@ func (c *client) audit(p *process) {
 		return err
 	})
 	if o != check.Committed {
-		c.s.trace.add("client %d n%d audit: %d err %v", c.id, c.n.id, o, err)
+		c.s.trace.add("client %d n%d audit: %d err %v", c.id, c.n.num(), o, err)
 	} else {
-		c.s.trace.add("client %d n%d audit as of %s: %d in %d accounts", c.id, c.n.id, opts.ReadTimestamp, sum, rows)
+		c.s.trace.add("client %d n%d audit as of %s: %d in %d accounts", c.id, c.n.num(), opts.ReadTimestamp, sum, rows)
 		if sum != accounts*perOwner || rows != accounts {
-			c.s.fault("bank: client %d on n%d read %d accounts with %d, want %d with %d (as of %s)", c.id, c.n.id, rows, sum, accounts, accounts*perOwner, opts.ReadTimestamp)
+			c.s.fault("bank: client %d on n%d read %d accounts with %d, want %d with %d (as of %s)", c.id, c.n.num(), rows, sum, accounts, accounts*perOwner, opts.ReadTimestamp)
 		}
 		c.s.hist.mu.Lock()
 		defer c.s.hist.mu.Unlock()

@@ -108,6 +108,9 @@ func (s *Store) onQuarantine(_ context.Context, _ keys.NodeID, payload []byte) (
 	return nil, nil
 }
 
+// QuarantineMessage is what the leaseholder logs about a replica that it does not trust any more.
+const QuarantineMessage = "quarantined a replica; it is replaced as soon as a quorum of the others is reachable"
+
 // quarantine marks a replica of a range that this node leads. The mark is part of the descriptor.
 func (s *Store) quarantine(ctx context.Context, r *rep, id keys.ReplicaID, q kv.Quarantine) error {
 	r.admin.Lock()
@@ -133,7 +136,7 @@ func (s *Store) quarantine(ctx context.Context, r *rep, id keys.ReplicaID, q kv.
 		return proposeError(err)
 	}
 	s.metrics.quarantines.Inc()
-	s.logger.Error("quarantined a replica; it is replaced as soon as a quorum of the others is reachable", "range", r.rangeID,
+	s.logger.Error(QuarantineMessage, "range", r.rangeID,
 		"replica", id, "peer", d.Replicas[i].Node, "reason", q.String())
 	return nil
 }

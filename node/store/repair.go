@@ -118,7 +118,19 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 		}
 		return 0, false
 	}
-	for _, rd := range d.Replicas {
+	// Those that don't answer come first: while one counts as a voter, S19 may forbid to remove
+	// another that does.
+	order := slices.Clone(d.Replicas)
+	slices.SortStableFunc(order, func(a, b kv.ReplicaDescriptor) int {
+		switch {
+		case v.live(a.Node) == v.live(b.Node):
+			return 0
+		case v.live(b.Node):
+			return -1
+		}
+		return 1
+	})
+	for _, rd := range order {
 		if !leaving(rd) {
 			continue
 		}

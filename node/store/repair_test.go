@@ -22,6 +22,9 @@ func TestNextStep(t *testing.T) {
 	v := func(n keys.NodeID) kv.ReplicaDescriptor {
 		return kv.ReplicaDescriptor{Node: n, Replica: keys.ReplicaID(n)}
 	}
+	bad := func(n keys.NodeID) kv.ReplicaDescriptor {
+		return kv.ReplicaDescriptor{Node: n, Replica: keys.ReplicaID(n), Quarantine: kv.Differs}
+	}
 	nv := func(n keys.NodeID) kv.ReplicaDescriptor {
 		return kv.ReplicaDescriptor{Node: n, Replica: keys.ReplicaID(n), Type: kv.NonVoter}
 	}
@@ -44,6 +47,13 @@ func TestNextStep(t *testing.T) {
 		{"substitute votes", desc(v(1), v(2), v(3), v(4)), spare, 1, "remove 1"},
 		{"a live spare is no reason", desc(v(1), v(2), v(3)), spare, 0, "none"},
 		{"decommissioning", desc(v(1), v(2), v(3)), []cluster.NodeInfo{node(1, "a", cluster.Decommissioning), three[1], three[2], node(4, "a", 0)}, 0, "add non-voter 4"},
+		{"dead before decommissioning", desc(v(1), v(2), v(3), v(4)), []cluster.NodeInfo{node(1, "a", cluster.Decommissioning), three[1], three[2], node(4, "a", 0), node(5, "b", 0)}, 2, "add non-voter 5"},
+		{"differs, with a spare node", desc(v(1), v(2), bad(3)), append(three[:3:3], node(4, "c", 0)), 0, "add non-voter 4"},
+		{"differs, the substitute votes", desc(v(1), v(2), bad(3), v(4)), append(three[:3:3], node(4, "c", 0)), 0, "remove 3"},
+		{"differs, nowhere else to go", desc(v(1), v(2), bad(3)), three, 0, "remove 3"},
+		{"differs, and its node is dead", desc(v(1), v(2), bad(3)), three, 3, "none"},
+		{"a non-voter that differs", desc(v(1), v(2), v(3), func() kv.ReplicaDescriptor { r := bad(4); r.Type = kv.NonVoter; return r }()), spare, 0, "remove 4"},
+		{"removed because it differed", desc(v(1), v(2)), three, 0, "add non-voter 3"},
 		{"grows into new zones", desc(v(1)), three, 0, "add non-voter 2"},
 		{"not to two", desc(v(1)), three[:2], 0, "none"},
 		{"goes on to three", desc(v(1), v(2)), three, 0, "add non-voter 3"},
