@@ -13,6 +13,10 @@ import (
 // startKey is the stable key that names the position right before the log's first entry.
 var startKey = []byte("AtollLogStart")
 
+// absentEntry is the type of the entry that stands for the position before the log: it has a
+// term, but its content is gone. It must never be replicated.
+const absentEntry raft.LogType = 0xff
+
 // logStore is a replica's raft log that also answers for the position right before its
 // first entry: raft asks for that entry's term when it compares logs, and would send a
 // snapshot for want of it.
@@ -21,7 +25,8 @@ type logStore struct {
 
 	mu      sync.Mutex
 	start   Position
-	bytes   int64 // of the entries appended since entries was last counted
+	booted  uint64 // the applied index at open, for which raft needs no log entry
+	bytes   int64  // of the entries appended since entries was last counted
 	entries int64
 }
 
@@ -63,12 +68,26 @@ func (s *logStore) GetLog(index uint64, out *raft.Log) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if index > 1 && index == s.start.Index {
-		// Never replicated: the entry before it is missing, so that raft sends a snapshot first.
-		*out = raft.Log{Index: index, Term: s.start.Term, Type: raft.LogNoop}
+	// Raft asks for the entry before those that it is to send, and then for these. It does not ask
+	// before the first one after the applied index that it was opened with: it knows that term, and
+	// would take what is said here for an entry to send.
+	if index > 1 && index == s.start.Index && index != s.booted+1 {
+		*out = raft.Log{Index: index, Term: s.start.Term, Type: absentEntry}
 		return nil
 	}
 	return raft.ErrLogNotFound
+}
+
+// checkEntries refuses to send what stands for an entry that is gone: the log may be truncated
+// between the moment raft reads the entry before and the moment it reads the first to send. Raft
+// tries again, misses the entry before, and sends a snapshot.
+func checkEntries(entries []*raft.Log) error {
+	for _, e := range entries {
+		if e.Type == absentEntry {
+			return fmt.Errorf("group: entry %d was truncated while it was read", e.Index)
+		}
+	}
+	return nil
 }
 
 // StoreLogs implements raft.LogStore.
@@ -102,6 +121,9 @@ func (s *logStore) sizeEstimate(n uint64) int64 {
 // that has another entry there, is older than the state (a crash between the installation
 // of a snapshot and the removal of the log): its tail was never committed.
 func (s *logStore) reconcile(applied Position) error {
+	s.mu.Lock()
+	s.booted = applied.Index
+	s.mu.Unlock()
 	first, err := s.FirstIndex()
 	if err != nil {
 		return err

@@ -29,6 +29,9 @@ type transport struct {
 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if err := checkEntries(args.Entries); err != nil {
+		return err
+	}
 	if err := t.Transport.AppendEntries(id, target, args, resp); err != nil {
 		return err
 	}
