@@ -101,4 +101,6 @@ type RangeReplica struct {
 	ID    int64
 	Voter bool
 	Zone  string
+	// Problem says why the replica is not trusted and gets replaced; empty: it is trusted.
+	Problem string
 }

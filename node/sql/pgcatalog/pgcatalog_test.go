@@ -75,7 +75,7 @@ func (cluster) Nodes(context.Context) ([]catalog.NodeInfo, error) {
 	return []catalog.NodeInfo{{ID: 1, Zone: "a", Status: "live"}}, nil
 }
 func (cluster) Ranges(context.Context) ([]catalog.RangeInfo, error) {
-	return []catalog.RangeInfo{{ID: 2, Start: []byte{3}, Leaseholder: 1, Replicas: []catalog.RangeReplica{{Node: 1, ID: 1, Voter: true, Zone: "a"}}},
+	return []catalog.RangeInfo{{ID: 2, Start: []byte{3}, Leaseholder: 1, Replicas: []catalog.RangeReplica{{Node: 1, ID: 1, Voter: true, Zone: "a"}, {Node: 2, ID: 4, Voter: true, Zone: "b", Problem: "differs from the others"}}},
 		{ID: 3, Start: []byte{4, 0, 0, 0x4e, 0x20, 0, 0, 0, 1, 0x88}, End: []byte{0xff, 0xff}}}, nil
 }
 
@@ -184,6 +184,9 @@ func TestDefinitions(t *testing.T) {
 		r := find(t, ctx, q, catalog.AtollSchema, "ranges", "range_id", "3")
 		require.Equal(t, "/Table/20000/1/88", r[0]["start_key"])
 		require.Equal(t, "public.T one", r[0]["table_name"])
+		require.Empty(t, r[0]["problem"])
+		r = find(t, ctx, q, catalog.AtollSchema, "ranges", "range_id", "2")
+		require.Equal(t, "replica 4 on node 2 differs from the others and is being replaced", r[0]["problem"])
 	})
 }
 

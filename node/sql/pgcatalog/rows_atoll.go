@@ -37,7 +37,7 @@ func init() {
 		{"nodes", []viewColumn{{"node_id", i4}, {"region", text}, {"zone", text}, {"address", text}, {"sql_address", text}, {"status", text}, {"is_live", types.OIDBool},
 			{"boot", i8}, {"started_at", types.OIDTimestampTZ}, {"replicas", i4}, {"leases", i4}, {"bytes", i8}, {"version", text}}, atollNodes},
 		{"ranges", []viewColumn{{"range_id", i8}, {"start_key", text}, {"end_key", text}, {"table_name", text}, {"generation", i8}, {"leaseholder", i4}, {"lease_zone", text},
-			{"replicas", types.OIDInt4Array}, {"zones", types.OIDTextArray}, {"bytes", i8}}, atollRanges},
+			{"replicas", types.OIDInt4Array}, {"zones", types.OIDTextArray}, {"bytes", i8}, {"problem", text}}, atollRanges},
 	}
 }
 
@@ -89,20 +89,27 @@ func atollRanges(s *scan) error {
 	for _, r := range ranges {
 		var nodes []int64
 		var zones []string
-		var holder, leaseZone any
+		var holder, leaseZone, problem any
+		var problems []string
 		for _, p := range r.Replicas {
 			nodes = append(nodes, int64(p.Node))
 			zones = append(zones, p.Zone)
 			if p.Node == r.Leaseholder {
 				holder, leaseZone = p.Node, p.Zone
 			}
+			if p.Problem != "" {
+				problems = append(problems, fmt.Sprintf("replica %d on node %d %s and is being replaced", p.ID, p.Node, p.Problem))
+			}
+		}
+		if len(problems) > 0 {
+			problem = strings.Join(problems, "; ")
 		}
 		var name any
 		if n := snap.tableOfKey(r.Start); n != "" {
 			name = n
 		}
 		if err := s.row("range_id", r.ID, "start_key", keyText(r.Start), "end_key", keyText(r.End), "table_name", name, "generation", r.Generation,
-			"leaseholder", holder, "lease_zone", leaseZone, "replicas", nodes, "zones", zones, "bytes", r.Bytes); err != nil {
+			"leaseholder", holder, "lease_zone", leaseZone, "replicas", nodes, "zones", zones, "bytes", r.Bytes, "problem", problem); err != nil {
 			return err
 		}
 	}
