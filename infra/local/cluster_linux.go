@@ -381,17 +381,9 @@ func (k *Cluster) Down(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*endTimeout, fmt.Errorf("waited %v", 2*endTimeout))
 	defer cancel()
-	cg, err := hostControlGroups()
-	if err != nil {
-		return err
-	}
 	var errs []error
 	for _, m := range slices.Backward(s.Config.machines()) {
-		if err := k.l.end(ctx, m, s.Processes[m.name]); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		errs = append(errs, cg.remove(m.group))
+		errs = append(errs, k.l.end(ctx, m, s.Processes[m.name]))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%w; nothing more is removed, so that localkube down can be tried again", err)

@@ -52,8 +52,9 @@ func (l layout) start(c Config, m machine, files []*os.File) (process, error) {
 	return p, nil
 }
 
-// end kills a machine and everything in it, frozen or not, waits for its disk to be let go, and
-// leaves its control group empty.
+// end kills a machine and everything in it, frozen or not, and waits until its disk is let go and its
+// control group removed: a group of version 2 that has given controllers to groups below it takes
+// no process again.
 func (l layout) end(ctx context.Context, m machine, p process) error {
 	cg, err := hostControlGroups()
 	if err != nil {
@@ -93,9 +94,11 @@ func (l layout) end(ctx context.Context, m machine, p process) error {
 	}
 	return waitFor(ctx, 50*time.Millisecond, func() error {
 		if name, ok := strings.CutPrefix(m.name, "node-"); ok {
-			return diskReleased(l.disk(name))
+			if err := diskReleased(l.disk(name)); err != nil {
+				return err
+			}
 		}
-		return nil
+		return cg.remove(m.group)
 	})
 }
 
