@@ -1,9 +1,11 @@
 package group
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/atolldb/atoll/node/keys"
@@ -20,10 +22,16 @@ import (
 // at or before the horizon that is not remembered may be a late try of a forgotten one, and is
 // rejected by every replica alike; a younger one can't be. The rule compares numbers in the log
 // with numbers in the state, so that it holds however wrong the clocks are that births come from.
+//
+// A node holds the memory of every range it has, hot or long cold, so a range's is small: about
+// 1.5 MiB at most. The right side of a split inherits the newest part only, and a horizon that
+// covers the rest: tables that grow split often.
 const (
-	maxIDs          = 1 << 17
-	maxOutcomeBytes = 8 << 20
-	expireSlack     = 16 // one 16th
+	maxIDs            = 1 << 14
+	maxOutcomeBytes   = 512 << 10
+	expireSlack       = 16 // one 16th
+	inheritedPart     = 8  // one 8th of the above
+	outcomeBytesAtAll = maxOutcomeBytes + maxOutcomeBytes/expireSlack
 )
 
 const idLen = len(raftcmd.ID{})
@@ -39,7 +47,6 @@ type appliedIDs struct {
 }
 
 type appliedID struct {
-	index   uint64 // of the entry that applied it
 	outcome []byte
 }
 
@@ -47,7 +54,7 @@ type appliedID struct {
 type idGroup struct {
 	index uint64
 	birth int64 // newest of its commands'; 0: older than births
-	cmds  []idRecord
+	ids   []raftcmd.ID
 }
 
 type idRecord struct {
@@ -84,25 +91,28 @@ func loadIDs(r storage.Reader, id keys.RangeID, most int) (*appliedIDs, error) {
 		if err == nil && len(it.Key()) != len(prefix)+8 {
 			err = fmt.Errorf("group: key %s of command IDs has %d bytes", it.Key(), len(it.Key()))
 		}
-		var g idGroup
+		var birth int64
+		var cmds []idRecord
 		if err == nil {
-			g.index = binary.BigEndian.Uint64(it.Key()[len(prefix):])
-			g.birth, g.cmds, err = decodeIDs(append([]byte(nil), v...))
+			birth, cmds, err = decodeIDs(v)
 		}
 		if err != nil {
 			return nil, errors.Join(err, it.Close())
 		}
-		a.remember(g)
+		a.remember(binary.BigEndian.Uint64(it.Key()[len(prefix):]), birth, cmds)
 	}
 	return a, it.Close()
 }
 
-func (a *appliedIDs) remember(g idGroup) {
-	a.order = append(a.order, g)
-	for _, c := range g.cmds {
-		a.byID[c.id] = appliedID{index: g.index, outcome: c.outcome}
+// remember keeps nothing of cmds.
+func (a *appliedIDs) remember(index uint64, birth int64, cmds []idRecord) {
+	g := idGroup{index: index, birth: birth, ids: make([]raftcmd.ID, len(cmds))}
+	for i, c := range cmds {
+		g.ids[i] = c.id
+		a.byID[c.id] = appliedID{outcome: bytes.Clone(c.outcome)}
 		a.bytes += len(c.outcome)
 	}
+	a.order = append(a.order, g)
 }
 
 // expired reports whether a command that is not remembered may be a late try of a forgotten one.
@@ -118,15 +128,15 @@ func (a *appliedIDs) add(w storage.Writer, index uint64, birth int64, cmds []idR
 	if err := w.Set(idsKey(a.rangeID, index), encodeIDs(birth, cmds)); err != nil {
 		return err
 	}
-	a.remember(idGroup{index: index, birth: birth, cmds: cmds})
-	if len(a.byID) <= a.most+a.most/expireSlack && a.bytes <= maxOutcomeBytes+maxOutcomeBytes/expireSlack {
+	a.remember(index, birth, cmds)
+	if len(a.byID) <= a.most+a.most/expireSlack && a.bytes <= outcomeBytesAtAll {
 		return nil
 	}
 	n, horizon := 0, a.horizon
 	for (len(a.byID) > a.most || a.bytes > maxOutcomeBytes) && n < len(a.order)-1 {
-		for _, c := range a.order[n].cmds {
-			a.bytes -= len(c.outcome)
-			delete(a.byID, c.id)
+		for _, id := range a.order[n].ids {
+			a.bytes -= len(a.byID[id].outcome)
+			delete(a.byID, id)
 		}
 		horizon = max(horizon, a.order[n].birth)
 		n++
@@ -145,29 +155,50 @@ func writeHorizon(w storage.Writer, id keys.RangeID, horizon int64) error {
 	return w.Set(keys.RangeLocal(id, horizonSuffix), encodeWords(uint64(horizon)))
 }
 
-// inherit writes the memory of a new right-hand range: the left one's with its horizon (S20), and
-// the commands of the entry that is being applied.
+// inherit writes the memory of a new right-hand range: the newest of the left one's, a horizon
+// that covers those that are left out (S20), and the commands of the entry that is being applied.
 func (a *appliedIDs) inherit(w storage.Writer, right keys.RangeID, birth int64, current []idRecord) error {
-	var all []idRecord
-	var births []int64 // of each of all
-	newest := a.horizon
-	for _, g := range append(a.order[:len(a.order):len(a.order)], idGroup{birth: birth, cmds: current}) {
-		all = append(all, g.cmds...)
-		for range g.cmds {
+	all := slices.Clone(current) // newest group first, until the end
+	births := make([]int64, len(current))
+	for i := range births {
+		births[i] = birth
+	}
+	ids, size := len(current), 0
+	for _, c := range current {
+		size += len(c.outcome)
+	}
+	horizon, newest := a.horizon, max(a.horizon, birth)
+	for _, g := range slices.Backward(a.order) {
+		newest = max(newest, g.birth)
+		if ids += len(g.ids); ids > a.most/inheritedPart {
+			horizon = max(horizon, g.birth)
+			continue
+		}
+		for _, id := range g.ids {
+			size += len(a.byID[id].outcome)
+		}
+		if size > maxOutcomeBytes/inheritedPart {
+			ids = math.MaxInt32 // the older ones are left out as well
+			horizon = max(horizon, g.birth)
+			continue
+		}
+		for _, id := range slices.Backward(g.ids) {
+			all = append(all, idRecord{id: id, outcome: a.byID[id].outcome})
 			births = append(births, g.birth)
 		}
-		newest = max(newest, g.birth)
+	}
+	slices.Reverse(all)
+	slices.Reverse(births)
+	if horizon > 0 {
+		if err := writeHorizon(w, right, horizon); err != nil {
+			return err
+		}
 	}
 	if len(all) == 0 {
 		return nil
 	}
 	if newest == 0 { // as it was before births: the same bytes
 		return w.Set(idsKey(right, InitialIndex), encodeIDs(0, all))
-	}
-	if a.horizon > 0 {
-		if err := writeHorizon(w, right, a.horizon); err != nil {
-			return err
-		}
 	}
 	// Groups are forgotten whole: in one piece, the right side would soon forget all at once what
 	// it inherited, the newest too. The indexes up to InitialIndex are free for several.
@@ -206,7 +237,7 @@ func encodeIDs(birth int64, cmds []idRecord) []byte {
 	return b
 }
 
-// decodeIDs keeps b.
+// decodeIDs returns outcomes that lie in b.
 func decodeIDs(b []byte) (birth int64, cmds []idRecord, err error) {
 	switch {
 	case len(b) >= 9 && b[0] == idsBornVersion:
