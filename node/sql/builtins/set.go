@@ -44,6 +44,20 @@ func setFuncs(r *registry) {
 		}
 		return nil
 	}, "array_unnest")
+	// information_schema's own helper, which JDBC's metadata queries call: the elements with
+	// their positions from 1.
+	r.set(func(_ *EvalContext, a []types.Datum, emit func([]types.Datum) (bool, error)) error {
+		arr := a[0].Array()
+		if len(arr.Dims) > 1 {
+			return pgerror.New(pgerrcode.FeatureNotSupported, "_pg_expandarray takes arrays of one dimension")
+		}
+		for i, v := range arr.Values {
+			if more, err := emit([]types.Datum{v, types.NewInt(int64(i + 1))}); !more || err != nil {
+				return err
+			}
+		}
+		return nil
+	}, "_pg_expandarray")
 	r.set(subscripts, "generate_subscripts", "generate_subscripts_nodir")
 	r.set(regexpSplitSet, "regexp_split_to_table", "regexp_split_to_table_no_flags")
 	r.set(regexpMatchesSet, "regexp_matches", "regexp_matches_no_flags")

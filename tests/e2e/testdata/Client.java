@@ -213,6 +213,35 @@ public final class Client {
       equal(r.next(), true);
       equal(r.getString("TABLE_NAME"), "jd");
     }
+    try (Statement s = meta.getConnection().createStatement()) {
+      s.execute("CREATE TABLE jk (a int, b varchar(10) NOT NULL DEFAULT 'x', c numeric(8,2) UNIQUE, e serial, PRIMARY KEY (b, a))");
+      s.execute("CREATE INDEX jk_c ON jk (c DESC, a)");
+    }
+    equal(lines(meta.getPrimaryKeys(null, "public", "jk"), "COLUMN_NAME", "KEY_SEQ", "PK_NAME"), List.of("b 1 jk_pkey", "a 2 jk_pkey"));
+    equal(lines(meta.getIndexInfo(null, "public", "jk", false, true), "NON_UNIQUE", "INDEX_NAME", "ORDINAL_POSITION", "COLUMN_NAME", "ASC_OR_DESC"),
+        List.of("f jk_c_key 1 c A", "f jk_pkey 1 b A", "f jk_pkey 2 a A", "t jk_c 1 c D", "t jk_c 2 a A"));
+    equal(lines(meta.getColumns(null, "public", "jk", null), "COLUMN_NAME", "TYPE_NAME", "COLUMN_SIZE", "IS_NULLABLE", "COLUMN_DEF", "IS_AUTOINCREMENT"),
+        List.of("a int4 10 NO null NO", "b varchar 10 NO 'x'::character varying NO", "c numeric 8 YES null NO",
+            "e serial 10 NO nextval('jk_e_seq'::regclass) YES"));
+    equal(lines(meta.getBestRowIdentifier(null, "public", "jk", DatabaseMetaData.bestRowSession, false), "COLUMN_NAME").size(), 2);
+    equal(lines(meta.getImportedKeys(null, "public", "jk"), "FKTABLE_NAME").size(), 0);
+    equal(lines(meta.getTypeInfo(), "TYPE_NAME").contains("int4"), true);
+    equal(lines(meta.getSchemas(null, "public"), "TABLE_SCHEM"), List.of("public"));
+  }
+
+  /** The named columns of every row. */
+  private static List<String> lines(ResultSet rows, String... columns) throws SQLException {
+    List<String> out = new ArrayList<>();
+    try (ResultSet r = rows) {
+      while (r.next()) {
+        StringJoiner line = new StringJoiner(" ");
+        for (String c : columns) {
+          line.add(String.valueOf(r.getString(c)));
+        }
+        out.add(line.toString());
+      }
+    }
+    return out;
   }
 
   private Client() {}

@@ -57,10 +57,12 @@ type Binder struct {
 	params []types.OID // OIDUnknown: not known yet
 	ctes   []*logical.CTE
 	// withs is the stack of visible WITH names.
-	withs  []withName
-	nsub   int
-	depth  int
-	Result Result
+	withs []withName
+	nsub  int
+	// records are the rows that columns of type record hold, for their fields' names.
+	records map[expr.ColID]*expr.Row
+	depth   int
+	Result  Result
 }
 
 // Result is what the statement depends on.

@@ -256,7 +256,9 @@ func (b *Binder) setFunc(name string, c *candidate, args []expr.Expr, result typ
 	}
 	f := &logical.SetFunc{Name: name, Fn: fn, Args: args, Strict: c.strict}
 	if len(c.outTypes) > 0 {
+		p, _ := polymorphic(typesOf(args), c.args, types.OIDVoid)
 		for i, t := range c.outTypes {
+			t = p.resolve(t)
 			f.Cols = append(f.Cols, logical.Column{ID: b.newID(), Name: c.outNames[i], Typ: t, Mod: -1})
 		}
 		return f, nil

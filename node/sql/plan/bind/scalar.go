@@ -476,6 +476,10 @@ func (b *Binder) indirection(x *exprCtx, n *ast.A_Indirection) (expr.Expr, error
 			e = sub
 		case *ast.Node_String_:
 			row, ok := e.(*expr.Row)
+			col, isCol := e.(*expr.Col)
+			if isCol {
+				row, ok = b.records[col.ID]
+			}
 			if !ok {
 				return nil, b.errorf(location(n.Arg), pgerrcode.WrongObjectType, "column notation .%s applied to type %s, which is not a composite type", v.String_.Sval, typeName(e.Type()))
 			}
@@ -488,7 +492,11 @@ func (b *Binder) indirection(x *exprCtx, n *ast.A_Indirection) (expr.Expr, error
 			if pos < 0 {
 				return nil, b.errorf(location(n.Arg), pgerrcode.UndefinedColumn, "could not identify column \"%s\" in record data type", v.String_.Sval)
 			}
-			e = row.Args[pos]
+			if isCol {
+				e = &expr.Field{Arg: e, N: pos, Typ: row.Args[pos].Type(), Name: row.Names[pos]}
+			} else {
+				e = row.Args[pos]
+			}
 		default:
 			return nil, b.errorf(location(n.Arg), pgerrcode.SyntaxError, "row expansion via \"*\" is not supported here")
 		}

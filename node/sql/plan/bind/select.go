@@ -575,6 +575,12 @@ func (b *Binder) finishSelect(q *selectBody) (*query, error) {
 		if c.ID == 0 {
 			c.ID = b.newID()
 		}
+		if r, ok := t.e.(*expr.Row); ok && len(r.Names) == len(r.Args) {
+			if b.records == nil {
+				b.records = map[expr.ColID]*expr.Row{}
+			}
+			b.records[c.ID] = r
+		}
 		proj.Columns, proj.Exprs = append(proj.Columns, c), append(proj.Exprs, t.e)
 	}
 	for _, t := range q.targets {
