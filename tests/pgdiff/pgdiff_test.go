@@ -88,7 +88,11 @@ func (p *pair) both(t *testing.T, sql string) {
 	}
 }
 
+// TestDifferences needs PostgreSQL 15, or $PGDIFF_ATOLL and $PGDIFF_POSTGRES.
 func TestDifferences(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
 	p := connect(t)
 	t.Run("files", p.files)
 	t.Run("queries", p.queries)
