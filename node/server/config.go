@@ -45,6 +45,9 @@ type Config struct {
 	QueryMemory    int64
 	ShutdownGrace  time.Duration
 
+	// Revision is shown in the overview: what rolls changes out tells by it which nodes have them.
+	Revision string
+
 	// FaultInjection offers POST /debug/faults/isolate: for demos and tests only.
 	FaultInjection bool
 

@@ -32,6 +32,8 @@ type Overview struct {
 	SQL       string     `json:"sql"`
 	Ready     bool       `json:"ready"`
 	Reason    string     `json:"reason,omitempty"`
+	Newborn   bool       `json:"newborn"`            // no identity yet: waits to be founded or admitted
+	Revision  string     `json:"revision,omitempty"` // --revision
 	Nodes     []NodeRow  `json:"nodes"`
 	Ranges    []RangeRow `json:"ranges"`
 	Clients   int        `json:"clients"`

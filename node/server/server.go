@@ -44,6 +44,8 @@ type Server struct {
 	sql   atomic.Pointer[sqlLayer]
 	ready atomic.Bool
 	state atomic.Pointer[string] // what it waits for
+	// newborn is true while the store has no identity: it waits to be founded or admitted.
+	newborn atomic.Bool
 }
 
 // sqlLayer is what stands above a Node.
@@ -108,12 +110,12 @@ func (s *Server) onFatal(err error) {
 
 // run opens the node and serves SQL until the context is done.
 func (s *Server) run(ctx context.Context) error {
-	s.waitFor("an identity: atoll init, or admission by a node of --join")
 	n, err := host.Open(ctx, s.nodeConfig())
 	if err != nil {
 		return err
 	}
 	defer n.Close()
+	s.newborn.Store(false)
 	s.node.Store(n)
 	s.cfg.Log.Info("node started", "node", n.Identity.Node, "cluster", n.Identity.ClusterID, "boot", n.Boot)
 	l, err := s.startSQL(n)
@@ -200,6 +202,14 @@ func (s *Server) listen(resolve func(keys.NodeID) (string, bool), boots raftnet.
 		return nil, fmt.Errorf("--listen %s: %w", s.cfg.Listen, err)
 	}
 	s.tcp.Store(t)
+	if local, ok := boots.(interface {
+		Identity() (cluster.Identity, bool, error)
+	}); ok {
+		if _, has, err := local.Identity(); err == nil && !has {
+			s.newborn.Store(true)
+			s.waitFor("an identity: atoll init, or admission by a node of --join")
+		}
+	}
 	return t, nil
 }
 
@@ -328,7 +338,7 @@ func (s *Server) Isolate(on bool) {
 
 // Overview implements status. It asks no other node: it answers when all of them are gone.
 func (s *Server) Overview() Overview {
-	o := Overview{Zone: s.cfg.Zone, SQL: s.cfg.SQLAdvertise, Ready: s.ready.Load()}
+	o := Overview{Zone: s.cfg.Zone, SQL: s.cfg.SQLAdvertise, Ready: s.ready.Load(), Newborn: s.newborn.Load(), Revision: s.cfg.Revision}
 	if !o.Ready {
 		o.Reason = "waits for " + *s.state.Load()
 	}

@@ -67,6 +67,7 @@ named in --join admits it to an existing one; it never founds a cluster by itsel
 	f.IntVar(&cfg.MaxConnections, "max-connections", cfg.MaxConnections, "SQL clients at once")
 	f.Int64Var(&cfg.QueryMemory, "query-memory", cfg.QueryMemory, "bytes of memory that one query may use")
 	f.DurationVar(&cfg.ShutdownGrace, "shutdown-grace", cfg.ShutdownGrace, "how long a stop waits for leases and clients to leave")
+	f.StringVar(&cfg.Revision, "revision", "", "shown in /api/overview: what rolls a change out waits for it")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&cfg.FaultInjection, "fault-injection", false, "let HTTP clients cut this node off: for demos and tests")
 	return cmd

@@ -112,7 +112,7 @@ func nodeCommand() *cobra.Command {
 			return runSQL(cmd, decommissionSQL(args[0], dead))
 		}}
 	decommission.Flags().BoolVar(&dead, "dead", false, "the node is gone and will never come back")
-	cmd.AddCommand(drain, decommission)
+	cmd.AddCommand(drain, decommission, retireCommand(&t), waitReplicatedCommand(), waitTLSCommand())
 	return cmd
 }
 

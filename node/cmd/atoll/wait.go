@@ -1,0 +1,418 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/atolldb/atoll/node/server"
+)
+
+// These commands are the steps of a rollout: a program that changes nodes runs them in between.
+// They ask the nodes' HTTP ports, and know a node that does not exist yet (its name does not
+// resolve) from one that does not answer.
+
+// Bounds of a look at the nodes.
+const (
+	lookEvery   = time.Second
+	lookTimeout = 3 * time.Second
+	maxOverview = 64 << 20
+)
+
+// sight is what one look found of a node.
+type sight struct {
+	addr     string
+	absent   bool // no such name: it was never made
+	overview *server.Overview
+	err      error
+}
+
+// look asks every node at once.
+func look(ctx context.Context, addrs []string) []sight {
+	out := make([]sight, len(addrs))
+	var wg sync.WaitGroup
+	for i, a := range addrs {
+		wg.Go(func() { out[i] = lookAt(ctx, a) })
+	}
+	wg.Wait()
+	return out
+}
+
+func lookAt(ctx context.Context, addr string) sight {
+	s := sight{addr: addr}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/api/overview", nil)
+	if err != nil {
+		s.err = err
+		return s
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.absent, s.err = noSuchHost(err), err
+		return s
+	}
+	defer resp.Body.Close()
+	var o server.Overview
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxOverview)).Decode(&o); err != nil || resp.StatusCode != http.StatusOK {
+		s.err = fmt.Errorf("GET %s/api/overview: %s: %w", addr, resp.Status, errors.Join(err))
+		return s
+	}
+	s.overview = &o
+	return s
+}
+
+func noSuchHost(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) && dns.IsNotFound
+}
+
+// unborn reports whether no cluster is there yet: every node waits for its founding or was
+// never made. A node that does not answer leaves it open.
+func unborn(all []sight) bool {
+	for _, s := range all {
+		if !s.absent && (s.overview == nil || !s.overview.Newborn) {
+			return false
+		}
+	}
+	return true
+}
+
+// replication judges a look: nil if every node is ready and every range whole. before is the
+// look before it: replicas must have caught up with what was applied then.
+func replication(now, before []sight) error {
+	byNode := map[int32]*server.Overview{}
+	for _, s := range now {
+		switch {
+		case s.overview == nil:
+			return fmt.Errorf("%s does not answer: %w", s.addr, s.err)
+		case !s.overview.Ready:
+			return fmt.Errorf("%s is not ready: %s", s.addr, s.overview.Reason)
+		}
+		byNode[s.overview.Node] = s.overview
+	}
+	zones := map[string]bool{}
+	for _, o := range byNode {
+		for _, n := range o.Nodes {
+			gone := n.State == "decommissioned"
+			if !gone && !n.Live {
+				return fmt.Errorf("node %d does not see node %d of zone %s", o.Node, n.ID, n.Zone)
+			}
+			if !gone {
+				zones[n.Region+"/"+n.Zone] = true
+			}
+		}
+	}
+	want := min(len(zones)-(len(zones)+1)%2, maxVoters)
+	applied := map[int64]uint64{}
+	for _, s := range before {
+		if s.overview == nil {
+			return errors.New("one look more is needed")
+		}
+		for _, r := range s.overview.Ranges {
+			applied[r.ID] = max(applied[r.ID], r.Applied)
+		}
+	}
+	if len(before) == 0 {
+		return errors.New("one look more is needed")
+	}
+	for _, o := range byNode {
+		for _, r := range o.Ranges {
+			if err := whole(r, byNode, want, applied[r.ID]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// maxVoters is the most that a range has.
+const maxVoters = 5
+
+// whole checks a range: enough replicas, each with what was applied at the look before.
+func whole(r server.RangeRow, byNode map[int32]*server.Overview, want int, applied uint64) error {
+	replicas := strings.Fields(r.Replicas)
+	if len(replicas) < want {
+		return fmt.Errorf("range %d has %d of %d replicas (%s)", r.ID, len(replicas), want, r.Replicas)
+	}
+	if r.Leaseholder == 0 {
+		return fmt.Errorf("range %d has no leaseholder", r.ID)
+	}
+	for _, name := range replicas {
+		var node int32
+		if _, err := fmt.Sscanf(name, "n%d", &node); err != nil {
+			return fmt.Errorf("range %d: %q is no replica", r.ID, name)
+		}
+		o := byNode[node]
+		if o == nil {
+			return fmt.Errorf("range %d has a replica on node %d, which is not among --http", r.ID, node)
+		}
+		i := slices.IndexFunc(o.Ranges, func(x server.RangeRow) bool { return x.ID == r.ID })
+		if i < 0 {
+			return fmt.Errorf("range %d: node %d has no replica yet", r.ID, node)
+		}
+		if o.Ranges[i].Applied < applied {
+			return fmt.Errorf("range %d: node %d has applied %d of %d", r.ID, node, o.Ranges[i].Applied, applied)
+		}
+	}
+	return nil
+}
+
+// rollout is what wait-replicated waits for.
+type rollout struct {
+	all, updated []string
+	revision     string
+	founded      bool // a cluster that is not founded is no end
+}
+
+// judge returns nil when the wait is over, and what it found out.
+func (w rollout) judge(now, before []sight) (string, error) {
+	for _, s := range now {
+		if !slices.Contains(w.updated, s.addr) {
+			continue
+		}
+		if s.overview == nil {
+			return "", fmt.Errorf("%s does not answer: %w", s.addr, s.err)
+		}
+		if w.revision != "" && s.overview.Revision != w.revision {
+			return "", fmt.Errorf("%s runs revision %q, not %q yet", s.addr, s.overview.Revision, w.revision)
+		}
+	}
+	if !w.founded && unborn(now) {
+		return "no cluster is founded yet: there is nothing to wait for", nil
+	}
+	if err := replication(now, before); err != nil {
+		return "", err
+	}
+	return "every node is ready and every range is whole", nil
+}
+
+func (w rollout) wait(ctx context.Context, progress io.Writer) error {
+	var before []sight
+	said := ""
+	for {
+		now := look(ctx, w.all)
+		done, err := w.judge(now, before)
+		if err == nil {
+			fmt.Fprintln(progress, done)
+			return nil
+		}
+		if err.Error() != said {
+			said = err.Error()
+			fmt.Fprintln(progress, "waits:", said)
+		}
+		before = now
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("time is up: %w; see the node's log and, on Kubernetes, kubectl describe of its pod", err)
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+func waitReplicatedCommand() *cobra.Command {
+	var all, updated, revision string
+	var founded bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "wait-replicated",
+		Short: "Wait until nodes run a revision and every range has all its replicas",
+		Long: `Wait until the nodes of --updated run --revision, all nodes are ready and every range has all its replicas, caught up.
+It ends at once where no cluster is founded yet (unless --founded): every node waits for its founding, or its name does not exist.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w := rollout{all: fields(all), updated: fields(updated), revision: revision, founded: founded}
+			if len(w.all) == 0 {
+				return usageError{errors.New("--http is empty: name the HTTP addresses of all nodes")}
+			}
+			for _, u := range w.updated {
+				if !slices.Contains(w.all, u) {
+					return usageError{fmt.Errorf("--updated: %s is not among --http", u)}
+				}
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			return w.wait(ctx, cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&all, "http", "", "HTTP addresses of all nodes, separated by commas")
+	f.StringVar(&updated, "updated", "", "those of them that must answer with --revision")
+	f.StringVar(&revision, "revision", "", "what they were started with")
+	f.BoolVar(&founded, "founded", false, "wait for the founding as well")
+	f.DurationVar(&timeout, "timeout", 15*time.Minute, "how long to wait")
+	return cmd
+}
+
+func fields(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' })
+}
+
+func waitTLSCommand() *cobra.Command {
+	var certs, nodes string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "wait-tls",
+		Short: "Wait until every node accepts the certificate in --certs, and has one that its CA accepts",
+		Long: `Wait until every node that runs accepts the certificate in --certs, and shows one that the CA there accepts: between trusting
+a new CA and making certificates with it. A node whose name does not exist is passed over.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if certs == "" || nodes == "" {
+				return usageError{errors.New("--certs and --nodes are needed: a folder with ca.crt, node.crt and node.key, and the nodes' addresses")}
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			for _, n := range fields(nodes) {
+				if err := waitTLS(ctx, certs, n, cmd.OutOrStdout()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&certs, "certs", "", "folder with ca.crt, node.crt and node.key")
+	f.StringVar(&nodes, "nodes", "", "addresses (--advertise) of the nodes, separated by commas")
+	f.DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
+	return cmd
+}
+
+func waitTLS(ctx context.Context, certs, addr string, progress io.Writer) error {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, lookTimeout)
+		err := server.Handshake(attempt, certs, addr)
+		cancel()
+		switch {
+		case err == nil:
+			fmt.Fprintln(progress, addr, "accepts the certificate")
+			return nil
+		case noSuchHost(err):
+			fmt.Fprintln(progress, addr, "does not exist: passed over")
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not accept the certificate, or its own is not accepted: %w", addr, err)
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+func retireCommand(t *target) *cobra.Command {
+	var keep, all string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "retire",
+		Short: "Drain and decommission every node that is not in --keep",
+		Long: `Drain and decommission every node whose address is not in --keep, one after the other: before the machines of a smaller
+cluster are taken away. Nothing to do is no error, and neither is a cluster that is not founded yet. It refuses where a zone
+would lose its last node: replicas do not move between zones in this version.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			kept := fields(keep)
+			if len(kept) == 0 || all == "" {
+				return usageError{errors.New("--keep and --http are needed: the addresses (--advertise) that stay, and the HTTP addresses of the nodes that tell whether a cluster is there")}
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			return retire(ctx, t, kept, fields(all), cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&keep, "keep", "", "addresses (--advertise) of the nodes that stay, separated by commas")
+	f.StringVar(&all, "http", "", "HTTP addresses of the nodes")
+	f.DurationVar(&timeout, "timeout", time.Hour, "how long it may take")
+	return cmd
+}
+
+func retire(ctx context.Context, t *target, keep, all []string, progress io.Writer) error {
+	for {
+		if unborn(look(ctx, all)) {
+			fmt.Fprintln(progress, "no cluster is founded yet: there is nothing to retire")
+			return nil
+		}
+		err := retireOnce(ctx, t, keep, progress)
+		var refused refusal
+		if err == nil || errors.As(err, &refused) {
+			return err
+		}
+		fmt.Fprintln(progress, "tries again:", err)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("time is up: %w", err)
+		case <-time.After(2 * lookEvery):
+		}
+	}
+}
+
+// refusal is an error that trying again does not mend.
+type refusal struct{ error }
+
+// member is a row of atoll.nodes.
+type member struct{ id, zone, addr, status string }
+
+func retireOnce(ctx context.Context, t *target, keep []string, progress io.Writer) error {
+	conn, err := t.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	tables, err := query(ctx, conn, "SELECT node_id, region || '/' || zone, address, status FROM atoll.nodes ORDER BY node_id")
+	if err != nil {
+		return err
+	}
+	var members []member
+	for _, r := range tables[0].rows {
+		members = append(members, member{r[0], r[1], r[2], r[3]})
+	}
+	leave, err := retirees(members, keep)
+	if err != nil {
+		return refusal{err}
+	}
+	if len(leave) == 0 {
+		fmt.Fprintln(progress, "every node stays")
+	}
+	for _, m := range leave {
+		fmt.Fprintf(progress, "node %s (%s, zone %s): drains\n", m.id, m.addr, m.zone)
+		if _, err := query(ctx, conn, "ALTER NODE "+m.id+" DRAIN"); err != nil {
+			return fmt.Errorf("drain node %s: %w", m.id, err)
+		}
+		if _, err := query(ctx, conn, decommissionSQL(m.id, false)); err != nil {
+			return fmt.Errorf("decommission node %s: %w", m.id, err)
+		}
+		fmt.Fprintf(progress, "node %s is decommissioned\n", m.id)
+	}
+	return nil
+}
+
+// retirees returns who has to go; it refuses to empty a zone.
+func retirees(members []member, keep []string) ([]member, error) {
+	stay := map[string]int{}
+	var leave []member
+	for _, m := range members {
+		switch {
+		case m.status == "decommissioned":
+		case slices.Contains(keep, m.addr):
+			stay[m.zone]++
+		default:
+			leave = append(leave, m)
+		}
+	}
+	for _, m := range leave {
+		if stay[m.zone] == 0 {
+			return nil, fmt.Errorf("zone %s would lose its last node (node %s, %s): moving replicas to another zone is not built yet in this version; keep a node there", m.zone, m.id, m.addr)
+		}
+	}
+	return leave, nil
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/atolldb/atoll/node/server"
+)
+
+// three is a whole cluster of three zones.
+func three() []sight {
+	var nodes []server.NodeRow
+	for i, z := range []string{"a", "b", "c"} {
+		nodes = append(nodes, server.NodeRow{ID: int32(i + 1), Region: "r", Zone: z, State: "live", Live: true})
+	}
+	var out []sight
+	for i := range 3 {
+		out = append(out, sight{addr: string(rune('a'+i)) + ":1", overview: &server.Overview{Node: int32(i + 1), Ready: true, Revision: "2",
+			Nodes:  append([]server.NodeRow(nil), nodes...),
+			Ranges: []server.RangeRow{{ID: 7, Replicas: "n1 n2 n3", Leaseholder: 1, Applied: 100}}}})
+	}
+	return out
+}
+
+func newborn(addr string) sight {
+	return sight{addr: addr, overview: &server.Overview{Newborn: true, Revision: "2"}}
+}
+
+func TestJudge(t *testing.T) {
+	silent := func(addr string) sight { return sight{addr: addr, err: context.DeadlineExceeded} }
+	absent := func(addr string) sight { return sight{addr: addr, absent: true, err: context.Canceled} }
+	w := rollout{all: []string{"a:1", "b:1", "c:1"}, updated: []string{"a:1"}, revision: "2"}
+	for name, c := range map[string]struct {
+		change func(s []sight)
+		want   string // of the error; empty: over
+	}{
+		"whole":          {func([]sight) {}, ""},
+		"old revision":   {func(s []sight) { s[0].overview.Revision = "1" }, `runs revision "1", not "2" yet`},
+		"another zone's": {func(s []sight) { s[1].overview.Revision = "1" }, ""},
+		"not ready":      {func(s []sight) { s[2].overview.Ready = false }, "c:1 is not ready"},
+		"silent":         {func(s []sight) { s[1] = silent("b:1") }, "b:1 does not answer"},
+		"not seen":       {func(s []sight) { s[1].overview.Nodes[2].Live = false }, "node 2 does not see node 3"},
+		"gone for good": {func(s []sight) {
+			s[0].overview.Nodes = append(s[0].overview.Nodes, server.NodeRow{ID: 9, Zone: "a", Region: "r", State: "decommissioned"})
+		}, ""},
+		"a replica less":    {func(s []sight) { s[0].overview.Ranges[0].Replicas = "n1 n2" }, "range 7 has 2 of 3 replicas"},
+		"replica not there": {func(s []sight) { s[2].overview.Ranges = nil }, "node 3 has no replica yet"},
+		"behind":            {func(s []sight) { s[2].overview.Ranges[0].Applied = 99 }, "node 3 has applied 99 of 100"},
+		"no leaseholder":    {func(s []sight) { s[0].overview.Ranges[0].Leaseholder = 0 }, "no leaseholder"},
+		"stranger":          {func(s []sight) { s[0].overview.Ranges[0].Replicas = "n1 n2 n8" }, "node 8, which is not among --http"},
+		"first install":     {func(s []sight) { s[0], s[1], s[2] = newborn("a:1"), absent("b:1"), absent("c:1") }, ""},
+		"all wait":          {func(s []sight) { s[0], s[1], s[2] = newborn("a:1"), newborn("b:1"), newborn("c:1") }, ""},
+		// A node that lost its volume while the others are cut off must not look like a first install.
+		"lost volume":     {func(s []sight) { s[0], s[1] = newborn("a:1"), silent("b:1") }, "is not ready"},
+		"others silent":   {func(s []sight) { s[0], s[1], s[2] = newborn("a:1"), silent("b:1"), silent("c:1") }, "is not ready"},
+		"itself not made": {func(s []sight) { s[0], s[1], s[2] = absent("a:1"), absent("b:1"), absent("c:1") }, "a:1 does not answer"},
+	} {
+		now := three()
+		c.change(now)
+		_, err := w.judge(now, three())
+		if c.want == "" {
+			require.NoError(t, err, name)
+		} else {
+			require.ErrorContains(t, err, c.want, name)
+		}
+	}
+	_, err := w.judge(three(), nil)
+	require.ErrorContains(t, err, "one look more")
+	w.founded = true
+	_, err = w.judge([]sight{newborn("a:1"), newborn("b:1"), newborn("c:1")}, nil)
+	require.Error(t, err, "--founded waits for the founding")
+}
+
+func TestWaitLooksUntilItIsWhole(t *testing.T) {
+	var asked atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		o := server.Overview{Node: 1, Ready: asked.Add(1) > 1, Nodes: []server.NodeRow{{ID: 1, Zone: "a", State: "live", Live: true}},
+			Ranges: []server.RangeRow{{ID: 7, Replicas: "n1", Leaseholder: 1, Applied: 5}}}
+		_ = json.NewEncoder(rw).Encode(o)
+	}))
+	defer srv.Close()
+	addr := strings.TrimPrefix(srv.URL, "http://")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(t, rollout{all: []string{addr}, updated: []string{addr}}.wait(ctx, io.Discard))
+	require.GreaterOrEqual(t, asked.Load(), int32(2))
+	srv.Close()
+	short, stop := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer stop()
+	err := rollout{all: []string{addr}, updated: []string{addr}}.wait(short, io.Discard)
+	require.ErrorContains(t, err, "time is up: "+addr+" does not answer")
+}
+
+func TestANameThatDoesNotExistIsAbsent(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s := lookAt(ctx, "127.0.0.1:1")
+	require.False(t, s.absent, "nobody listens: that is no answer, not no node")
+	require.Error(t, s.err)
+}
+
+func TestRetirees(t *testing.T) {
+	members := []member{{"1", "r/a", "a0", "live"}, {"2", "r/b", "b0", "live"}, {"3", "r/a", "a1", "live"}, {"4", "r/c", "c9", "decommissioned"}}
+	leave, err := retirees(members, []string{"a0", "b0"})
+	require.NoError(t, err)
+	require.Equal(t, []member{{"3", "r/a", "a1", "live"}}, leave)
+	leave, err = retirees(members, []string{"a0", "a1", "b0", "d0"})
+	require.NoError(t, err)
+	require.Empty(t, leave)
+	_, err = retirees(members, []string{"a0", "a1"})
+	require.ErrorContains(t, err, "zone r/b would lose its last node (node 2, b0)")
+}
