@@ -13,6 +13,8 @@ import (
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/sql/catalog"
 	"github.com/atolldb/atoll/node/sql/catalog/catalogtest"
+	"github.com/atolldb/atoll/node/sql/pgerror"
+	"github.com/jackc/pgerrcode"
 	"github.com/stretchr/testify/require"
 )
 
@@ -277,6 +279,60 @@ func TestExclusiveLock(t *testing.T) {
 			return nil
 		}))
 	})
+}
+
+// TestSchemaLocksDeadlock: of two transactions that use what the other one locks, or lock what
+// the other one has locked, one fails within deadlock_timeout and a little, and the other goes on.
+func TestSchemaLocksDeadlock(t *testing.T) {
+	for _, how := range []string{"used", "locked", "locked and used"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, 2)
+				defer c.close()
+				ids := [2]catalog.ID{c.create(t, "a"), c.create(t, "b")}
+				var txns [2]*catalogtest.Txn
+				var cols [2]*catalog.Collection
+				for i := range 2 {
+					txns[i] = c.db.Begin()
+					cols[i] = c.nodes[i].NewCollection(txns[i])
+					if how == "used" {
+						_, err := cols[i].Table(t.Context(), ids[i])
+						require.NoError(t, err)
+					} else {
+						require.NoError(t, cols[i].Lock(t.Context(), ids[i]))
+					}
+				}
+				start := time.Now()
+				errs := make(chan error, 2)
+				for i := range 2 {
+					go func() {
+						var err error
+						if other := ids[1-i]; how == "locked and used" && i == 0 {
+							_, err = cols[i].Table(t.Context(), other)
+						} else {
+							err = cols[i].Lock(t.Context(), other)
+						}
+						cols[i].Finish(t.Context(), false)
+						errs <- err
+					}()
+				}
+				first := <-errs
+				var pe *pgerror.Error
+				require.ErrorAs(t, first, &pe)
+				require.Equal(t, pgerrcode.DeadlockDetected, pe.Code)
+				require.Less(t, time.Since(start), 2*time.Second)
+				require.GreaterOrEqual(t, time.Since(start), time.Second)
+				if err := <-errs; !catalog.IsRestart(err) { // in a newer snapshot it goes on
+					require.NoError(t, err)
+				}
+				// A wait that is no deadlock is none.
+				require.NoError(t, c.run(t.Context(), 0, func(ctx context.Context, o *catalog.Collection) error {
+					_, err := o.Table(ctx, ids[1])
+					return err
+				}))
+			})
+		})
+	}
 }
 
 // TestLockHolderDies: its lock ends with its lease.

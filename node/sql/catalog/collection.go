@@ -89,7 +89,7 @@ func (c *Collection) get(ctx context.Context, id ID) (Descriptor, error) {
 		}
 		if p.desc.Head().State == DescOffline {
 			c.m.release(p)
-			if err := c.m.awaitUnlock(ctx, id, p.desc.Head()); err != nil {
+			if err := c.m.awaitUnlock(ctx, c, id, p.desc.Head()); err != nil {
 				return nil, err
 			}
 			continue
@@ -331,7 +331,7 @@ func (c *Collection) Mutable(ctx context.Context, id ID) (Descriptor, error) {
 		case h.State == DescDropped:
 			return nil, nil
 		case h.State == DescOffline && (h.Lock == nil || c.locked[id] == 0 || h.Lock.Holder != c.locked[id]):
-			if err := c.m.awaitUnlock(ctx, id, h); err != nil {
+			if err := c.m.awaitUnlock(ctx, c, id, h); err != nil {
 				return nil, err
 			}
 			return nil, &RestartError{Reason: "another transaction changed " + h.Name}
@@ -340,7 +340,7 @@ func (c *Collection) Mutable(ctx context.Context, id ID) (Descriptor, error) {
 			return nil, &RestartError{Reason: "the definition of " + h.Name + " changed while the transaction used it"}
 		}
 		if c.locked[id] == 0 {
-			at, err := c.m.waitForVersion(ctx, id, h.Version, r.Version)
+			at, err := c.m.waitForVersion(ctx, c, id, h.Version, r.Version)
 			if err != nil {
 				return nil, err
 			}

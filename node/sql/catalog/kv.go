@@ -53,6 +53,7 @@ const (
 	commentTable    = 6 // <class:4> <object:4> <sub:4>         -> text
 	statisticsTable = 7 // <table:4>                            -> Statistics
 	bootstrapTable  = 8 // "done"                               -> format version
+	waitTable       = 9 // <node:4> <wait:8>                    -> wait record
 	// FirstFreeSystemTable is for others who keep system data under keys.TablePrefix.
 	FirstFreeSystemTable = 20
 )

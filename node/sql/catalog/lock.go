@@ -30,7 +30,7 @@ func (c *Collection) Lock(ctx context.Context, id ID) error {
 		return pgerror.New(pgerrcode.FeatureNotSupported, "this change needs the object for itself, and the transaction has changed the object's definition already").
 			WithHint("Run the two changes in two transactions.")
 	}
-	holder, err := c.m.lock(ctx, id, func() {
+	holder, err := c.m.lock(ctx, c, id, func() {
 		if p, ok := c.pins[id]; ok {
 			// What the transaction did under the old version commits together with the new one.
 			c.m.release(p)
@@ -49,7 +49,7 @@ func (c *Collection) Lock(ctx context.Context, id ID) error {
 	return err
 }
 
-func (m *Manager) lock(ctx context.Context, id ID, unpin func()) (uint64, error) {
+func (m *Manager) lock(ctx context.Context, c *Collection, id ID, unpin func()) (uint64, error) {
 	for {
 		l, err := m.currentLease(ctx)
 		if err != nil {
@@ -73,13 +73,13 @@ func (m *Manager) lock(ctx context.Context, id ID, unpin func()) (uint64, error)
 		}
 		h := s.Desc.Head()
 		if h.State == DescOffline {
-			if err := m.awaitUnlock(ctx, id, h); err != nil {
+			if err := m.awaitUnlock(ctx, c, id, h); err != nil {
 				return 0, err
 			}
 			continue
 		}
 		unpin()
-		expired, err := m.waitForVersion(ctx, id, h.Version, s.Since)
+		expired, err := m.waitForVersion(ctx, c, id, h.Version, s.Since)
 		if err != nil {
 			return 0, err
 		}
@@ -91,7 +91,7 @@ func (m *Manager) lock(ctx context.Context, id ID, unpin func()) (uint64, error)
 		if !ok {
 			continue // somebody was faster
 		}
-		if err := m.drain(ctx, id); err != nil {
+		if err := m.drain(ctx, c, id); err != nil {
 			m.unlock(context.WithoutCancel(ctx), id, holder)
 			return 0, err
 		}
@@ -101,7 +101,7 @@ func (m *Manager) lock(ctx context.Context, id ID, unpin func()) (uint64, error)
 
 // drain waits until nobody uses a version before the offline one, then writes that one
 // again: its new timestamp is after everything they committed.
-func (m *Manager) drain(ctx context.Context, id ID) error {
+func (m *Manager) drain(ctx context.Context, c *Collection, id ID) error {
 	var s Stored
 	read := func(ctx context.Context, t Txn) (err error) {
 		s, err = readDescriptor(ctx, t, id)
@@ -114,7 +114,7 @@ func (m *Manager) drain(ctx context.Context, id ID) error {
 		return &RestartError{Reason: "an object was dropped"}
 	}
 	h := s.Desc.Head()
-	expired, err := m.waitForVersion(ctx, id, h.Version, s.Since)
+	expired, err := m.waitForVersion(ctx, c, id, h.Version, s.Since)
 	if err != nil {
 		return err
 	}
@@ -209,15 +209,20 @@ func putBack(ctx context.Context, t Txn, id ID, mine func(*SchemaLock) bool, now
 	return putGeneration(ctx, t, generation+1, g, []ID{id})
 }
 
-// awaitUnlock waits until the object is public again or its holder is gone.
-func (m *Manager) awaitUnlock(ctx context.Context, id ID, h *Header) error {
+// awaitUnlock waits, for c's transaction, until the object is public again or its holder is gone.
+func (m *Manager) awaitUnlock(ctx context.Context, c *Collection, id ID, h *Header) error {
 	if h.Lock == nil {
 		return pgerror.New(pgerrcode.ObjectInUse, "%q is being changed", h.Name)
 	}
 	lock := *h.Lock
 	check := time.Now().Add(LeaseTTL / 4)
+	w := c.waits(id, 0)
+	defer w.end(ctx)
 	for {
 		if err := waitFor(ctx, nil, 20*time.Millisecond); err != nil {
+			return err
+		}
+		if err := w.step(ctx); err != nil {
 			return err
 		}
 		var s Stored
@@ -287,7 +292,7 @@ func (m *Manager) collect(ctx context.Context) error {
 func (m *Manager) collectOne(ctx context.Context, s Stored) error {
 	h := s.Desc.Head()
 	// Transactions that still use the version before this one may read and write the data.
-	if _, err := m.waitForVersion(ctx, h.ID, h.Version, s.Since); err != nil {
+	if _, err := m.waitForVersion(ctx, nil, h.ID, h.Version, s.Since); err != nil {
 		return err
 	}
 	if h.State == DescDropped {

@@ -20,12 +20,18 @@ const maxChangeLog = 1000
 // waitForVersion returns once no node can use a version of the descriptor older than
 // version, which committed at since. The timestamp it returns is set if that is so only
 // because a promise had expired: it is that promise's end, and what relies on it must
-// commit at or after it.
-func (m *Manager) waitForVersion(ctx context.Context, id ID, version uint64, since hlc.Timestamp) (hlc.Timestamp, error) {
+// commit at or after it. c, if not nil, is whose transaction waits: it fails if it is the victim
+// of a deadlock.
+func (m *Manager) waitForVersion(ctx context.Context, c *Collection, id ID, version uint64, since hlc.Timestamp) (hlc.Timestamp, error) {
 	if version <= 1 {
 		return hlc.Timestamp{}, nil
 	}
-	return m.waitForRecords(ctx, drainLimit, func(r *leaseRecord) bool { return r.blocks(id, version, since) },
+	var w *waiter
+	if c != nil {
+		w = c.waits(id, version)
+		defer w.end(ctx)
+	}
+	return m.waitForRecords(ctx, drainLimit, w, func(r *leaseRecord) bool { return r.blocks(id, version, since) },
 		func() error {
 			return pgerror.New(pgerrcode.LockNotAvailable, "schema change waited %s for transactions that still use the object's previous version", drainLimit).
 				WithHint("End long transactions that use it, then try again.")
@@ -34,10 +40,10 @@ func (m *Manager) waitForVersion(ctx context.Context, id ID, version uint64, sin
 
 // waitForSeen waits, for at most limit, until all nodes know what committed at ts.
 func (m *Manager) waitForSeen(ctx context.Context, ts hlc.Timestamp, limit time.Duration) {
-	_, _ = m.waitForRecords(ctx, limit, func(r *leaseRecord) bool { return r.Seen.Less(ts) }, func() error { return nil })
+	_, _ = m.waitForRecords(ctx, limit, nil, func(r *leaseRecord) bool { return r.Seen.Less(ts) }, func() error { return nil })
 }
 
-func (m *Manager) waitForRecords(ctx context.Context, limit time.Duration, blocks func(*leaseRecord) bool, late func() error) (hlc.Timestamp, error) {
+func (m *Manager) waitForRecords(ctx context.Context, limit time.Duration, w *waiter, blocks func(*leaseRecord) bool, late func() error) (hlc.Timestamp, error) {
 	end := time.Now().Add(limit)
 	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		if err := m.sync(ctx); err != nil && ctx.Err() != nil {
@@ -72,6 +78,9 @@ func (m *Manager) waitForRecords(ctx context.Context, limit time.Duration, block
 		}
 		if !blocked {
 			return expired, nil
+		}
+		if err := w.step(ctx); err != nil {
+			return hlc.Timestamp{}, err
 		}
 		if time.Now().After(end) {
 			return hlc.Timestamp{}, late()
