@@ -18,7 +18,14 @@ type Resolution struct {
 	Status      kv.TxnStatus
 	IgnoredSeqs []kv.SeqRange
 	Stats       *Stats
+	// Room, if set, is asked before an intent is changed, with about the bytes of the writes:
+	// one that moves has its value written again. Where it says no, ErrNoRoom is returned, or
+	// what is left of a range.
+	Room func(bytes int) bool
 }
+
+// ErrNoRoom says that nothing was resolved because Resolution.Room refused it.
+var ErrNoRoom = errors.New("mvcc: no room in this batch to resolve an intent")
 
 // ResolveIntent applies a resolution to the transaction's intent on key, and reports whether
 // there was one that it changed. It is idempotent (S13).
@@ -52,6 +59,9 @@ func ResolveIntentRange(rw storage.ReadWriter, span keys.Span, res Resolution, m
 	for ok := it.First(); ok; {
 		key = append(key[:0], it.Key()...)
 		did, err := resolveAt(it, rw, key, &res)
+		if errors.Is(err, ErrNoRoom) {
+			return changed, &keys.Span{Key: key, EndKey: span.End()}, nil
+		}
 		if err != nil {
 			return changed, nil, err
 		}
@@ -83,6 +93,9 @@ func resolveAt(it *storage.Iterator, w storage.Writer, key keys.Key, res *Resolu
 	}
 	if in.txn.ID != res.Txn.ID {
 		return false, nil
+	}
+	if res.Room != nil && !res.Room(3*len(key)+2*len(record)+in.storedLen+128) {
+		return false, ErrNoRoom
 	}
 	to := res.Txn.WriteTimestamp
 	switch {

@@ -314,7 +314,8 @@ func (e *Env) abort(r *kv.EndTxnRequest, rec *kv.Txn, res *Result) (kv.Response,
 func (e *Env) finish(r *kv.EndTxnRequest, rec *kv.Txn, status kv.TxnStatus, res *Result) (kv.Response, error) {
 	t := e.record(status)
 	left := e.LocalResolve
-	resolution := mvcc.Resolution{Txn: t.TxnMeta, Status: status, IgnoredSeqs: t.IgnoredSeqs, Stats: &res.Stats}
+	resolution := mvcc.Resolution{Txn: t.TxnMeta, Status: status, IgnoredSeqs: t.IgnoredSeqs, Stats: &res.Stats,
+		Room: func(n int) bool { return e.rw.Len()+n <= maxBatchBytes*3/4 }}
 	if rec != nil && len(r.LockSpans) == 0 {
 		t.LockSpans = append(t.LockSpans, rec.LockSpans...) // not latched here
 	}

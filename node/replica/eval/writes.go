@@ -150,11 +150,16 @@ func (e *Env) resolveIntent(r *kv.ResolveIntentRequest, res *Result) (kv.Respons
 	if r.Status == kv.TxnStaging {
 		return nil, &kv.InvalidRequestError{Detail: "intents of a staging transaction can't be resolved; recover it first"}
 	}
-	n, rest, err := e.resolveSpan(r.Span, mvcc.Resolution{Txn: r.Txn, Status: r.Status, IgnoredSeqs: r.IgnoredSeqs, Stats: &res.Stats}, maxResolve)
+	n, rest, err := e.resolveSpan(r.Span, mvcc.Resolution{Txn: r.Txn, Status: r.Status, IgnoredSeqs: r.IgnoredSeqs, Stats: &res.Stats,
+		Room: func(n int) bool { return e.rw.Empty() || e.rw.Len()+n <= maxBatchBytes*3/4 }}, maxResolve)
 	if err != nil {
 		return nil, err
 	}
 	done := r
+	if rest != nil && rest.Key.Equal(r.Span.Key) {
+		res.Rest = append(res.Rest, r)
+		return &kv.ResolveIntentResponse{}, nil
+	}
 	if rest != nil {
 		more, part := *r, *r
 		more.Span = *rest
@@ -174,6 +179,9 @@ const maxResolve = 5000
 func (e *Env) resolveSpan(s keys.Span, r mvcc.Resolution, most int64) (int64, *keys.Span, error) {
 	if s.IsPoint() {
 		did, err := mvcc.ResolveIntent(e.rw, s.Key, r)
+		if errors.Is(err, mvcc.ErrNoRoom) {
+			return 0, &s, nil
+		}
 		if err != nil || !did {
 			return 0, nil, err
 		}
