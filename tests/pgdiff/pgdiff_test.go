@@ -102,7 +102,7 @@ func TestDifferences(t *testing.T) {
 // runtimeError: which of several rows or conditions is evaluated first decides whether and
 // which of these a query meets, so that a query over tables need not meet the same.
 func runtimeError(o Outcome) bool {
-	return o.Err != nil && strings.HasPrefix(o.Err.Code, "22") && o.Err.Position == 0
+	return o.Err != nil && o.Err.Position == 0 && (strings.HasPrefix(o.Err.Code, "22") || strings.HasPrefix(o.Err.Message, "cannot convert "))
 }
 
 // queries compares generated queries.
@@ -128,7 +128,9 @@ func (p *pair) queries(t *testing.T) {
 			continue
 		}
 		// PostgreSQL folds constants in arms that are never taken.
-		if runtimeError(want) || !q.Strict && runtimeError(got) {
+		// Which of two mistakes is found first depends on the order in which clauses are read.
+		mistakes := got.Err != nil && want.Err != nil && got.Err.Code[:2] == "42" && want.Err.Code[:2] == "42"
+		if mistakes || runtimeError(want) || !q.Strict && runtimeError(got) {
 			tolerated++
 			continue
 		}

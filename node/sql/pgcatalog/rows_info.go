@@ -122,7 +122,7 @@ func (s *scan) infoColumn(snap *snapshot, schema, table string, num int, c *cata
 	t, ok := types.Lookup(c.Type.OID)
 	name, full := "", ""
 	if ok {
-		name, full = t.Name, types.FormatType(c.Type.OID, -1)
+		name, full = t.Name, types.TypeName(c.Type.OID)
 		if t.IsArray() {
 			full = "ARRAY"
 		}

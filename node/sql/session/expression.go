@@ -65,11 +65,7 @@ func storedConstant(e *ast.Node, text string, to types.OID) string {
 	switch {
 	case c == nil || c.Isnull:
 	case c.GetSval() != nil:
-		name := types.FormatType(to, -1)
-		if to == types.OIDBPChar {
-			name = "bpchar" // character alone would be character(1)
-		}
-		return text + "::" + name
+		return text + "::" + types.FormatType(to, -1)
 	case strings.HasPrefix(text, "-"):
 		of := types.OIDNumeric
 		if i, err := strconv.ParseInt(text, 10, 64); err == nil {

@@ -165,7 +165,7 @@ func (b *Binder) unsupported(loc int32, what string, args ...any) error {
 }
 
 // typeName is a type's name in messages.
-func typeName(t types.OID) string { return types.FormatType(t, -1) }
+func typeName(t types.OID) string { return types.TypeName(t) }
 
 // strings of a list of String nodes.
 func names(l []*ast.Node) []string {

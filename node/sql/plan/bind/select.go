@@ -281,13 +281,25 @@ func (b *Binder) bindDistinctOn(q *selectBody) error {
 		q.on = append(q.on, pos)
 	}
 	// The leading ORDER BY items must be the DISTINCT ON ones, in any order.
-	in := map[int]bool{}
-	for _, p := range q.on {
-		in[p] = true
+	at := map[int]int32{} // where each stands in the text
+	for i, p := range q.on {
+		if _, dup := at[p]; !dup {
+			at[p] = location(q.s.DistinctClause[i])
+		}
 	}
+	first := len(q.on)
 	for i, it := range q.sort {
-		if i < len(in) && !in[it.pos] {
-			return b.errorf(location(it.sb.Node), pgerrcode.InvalidColumnReference, "SELECT DISTINCT ON expressions must match initial ORDER BY expressions")
+		if _, ok := at[it.pos]; !ok {
+			first = min(first, i)
+		}
+	}
+	for _, p := range q.on {
+		leading := len(q.sort) <= first // all items of ORDER BY are DISTINCT ON's
+		for i := 0; i < len(q.sort) && i < first; i++ {
+			leading = leading || q.sort[i].pos == p
+		}
+		if !leading {
+			return b.errorf(at[p], pgerrcode.InvalidColumnReference, "SELECT DISTINCT ON expressions must match initial ORDER BY expressions")
 		}
 	}
 	return nil
