@@ -192,8 +192,8 @@ func (s *Spec) rest(d *decoder, top object) {
 			d.fault("atoll:resources.%s is %q; write cores like 2, 0.5 or 500m", key, v)
 		}
 	}
-	st := d.object("atoll:storage", top.m["storage"], "class", "provisioner", "parameters", "size", "keep")
-	s.Storage = Storage{Class: st.str("class", ""), Provisioner: st.str("provisioner", ""), Parameters: st.texts("parameters"),
+	st := d.object("atoll:storage", top.m["storage"], "class", "provisioner", "parameters", "topologyKey", "size", "keep")
+	s.Storage = Storage{Class: st.str("class", ""), Provisioner: st.str("provisioner", ""), Parameters: st.texts("parameters"), TopologyKey: st.str("topologyKey", "topology.kubernetes.io/zone"),
 		SizeBytes: st.bytes("size", "10Gi", minVolume), Keep: st.boolean("keep", true)}
 	switch {
 	case s.Storage.Class != "" && s.Storage.Provisioner != "":

@@ -65,6 +65,8 @@ type Storage struct {
 	Class       string
 	Provisioner string
 	Parameters  map[string]string
+	// TopologyKey is what the provisioner calls a zone in allowedTopologies.
+	TopologyKey string
 	SizeBytes   int64
 	// Keep leaves volumes, certificates and passwords when the stack is destroyed.
 	Keep bool

@@ -23,6 +23,7 @@ var rules = []rule{
 	{pkgs: "node/", forbid: []string{module + "infra"}, deep: true, why: "node never knows who provisions it"},
 	{pkgs: "topology", forbid: []string{module + "node", module + "infra", module + "policies", "github.com/", "k8s.io/", "go.yaml.in/"}, deep: true,
 		why: "topology is pure: the standard library only"},
+	{pkgs: "infra", forbid: []string{module + "node"}, deep: true, why: "infra deploys the node's image; it never knows its code"},
 	{pkgs: "policies", forbid: []string{module + "node", module + "infra", "github.com/pulumi/", "k8s.io/"}, deep: true, why: "policies know topology and nothing above it"},
 	{pkgs: "node/sql", forbid: []string{module + "node/store", module + "node/replica", module + "node/mvcc", module + "node/storage",
 		module + "node/raftnet", module + "node/liveness", module + "node/pgwire"}, why: "sql sees data only through txn"},
