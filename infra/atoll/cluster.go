@@ -227,8 +227,8 @@ func (b *builder) parts() (err error) {
 // in full replication.
 func (b *builder) zones() error {
 	retire, err := newJob(b.ctx, b.name+"-retire", b.n, jobSpec{
-		Step: "retire", Login: true,
-		Args: []string{"node", "retire", "--keep=" + commas(b.n.allHosts(NodePort)), "--http=" + commas(b.n.allHosts(HTTPPort)), "--timeout=" + b.n.Timeout.String()},
+		Step: "retire", Login: true, Founded: true,
+		Args: []string{"node", "retire", "--keep=" + commas(b.n.allHosts(NodePort)), "--http=" + commas(b.n.allHosts(HTTPPort)), foundedArg, "--timeout=" + b.n.Timeout.String()},
 	}, b.in(pulumi.DependsOn(b.base))...)
 	if err != nil {
 		return err
@@ -255,6 +255,14 @@ func (b *builder) found() error {
 		Args: []string{"init", "--cluster-id=$(ATOLL_CLUSTER_ID)", "--nodes=$(ATOLL_FOUNDERS)", "--certs=" + certsDir,
 			"--password-file=" + superuserDir + "/password", "--timeout=" + b.n.Timeout.String()},
 	}, b.in(pulumi.DependsOn([]pulumi.Resource{b.last}))...)
+	if err != nil {
+		return err
+	}
+	// The steps of later updates know by it that silence is not a first installation. It goes with
+	// the StatefulSets when the stack is destroyed: kept volumes are then opened again zone by zone.
+	_, err = corev1.NewConfigMap(b.ctx, b.name+"-founded", &corev1.ConfigMapArgs{
+		Metadata: b.n.meta(b.n.founded(), nil), Data: pulumi.StringMap{"founded": pulumi.String("true")},
+	}, b.in(pulumi.DependsOn([]pulumi.Resource{found}))...)
 	if err != nil {
 		return err
 	}

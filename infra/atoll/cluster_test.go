@@ -121,6 +121,8 @@ func TestOrder(t *testing.T) {
 		}
 		require.True(t, e.runsAfter("atoll-zone-"+z+"-size-0", "atoll-zone-"+z+"-wait"), "a claim is there once its pod ran")
 	}
+	require.True(t, e.runsAfter("atoll-founded", "atoll-found"))
+	require.False(t, e.get(t, "atoll-founded").protect)
 	names := map[string]bool{}
 	for _, j := range e.ofType("batch/v1:Job") {
 		name := at(t, j.inputs, "metadata.name").(string)

@@ -13,8 +13,8 @@
 //	retire → zone 1 → wait → zone 2 → wait → zone 3 → wait → found → wait for full replication
 //
 // retire moves data off nodes that the stack no longer has, and refuses where that is not
-// possible. The waits make a new image go zone by zone; on the first installation they end at
-// once, since no cluster is there yet. found is harmless when repeated.
+// possible. The waits make a new image go zone by zone; until the cluster was founded they
+// end as soon as the zone's nodes answer. found is harmless when repeated.
 //
 // Nothing happens in a preview or inside an Apply but computing.
 package atoll

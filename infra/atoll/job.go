@@ -19,9 +19,14 @@ type jobSpec struct {
 	Login bool
 	// Identity gives ATOLL_CLUSTER_ID and ATOLL_FOUNDERS, and the password as a file.
 	Identity bool
+	// Founded gives ATOLL_FOUNDED, which is true once the cluster was founded.
+	Founded bool
 	// Trigger makes the Job run again when it changes, beside the arguments and the image.
 	Trigger string
 }
+
+// foundedArg says whether a cluster was founded; the variable is optional.
+const foundedArg = "--founded=$(ATOLL_FOUNDED)"
 
 // jobSlack is what a Job may take beyond the time-out of its command: to pull the image and to
 // start.
@@ -81,6 +86,10 @@ func (n names) jobPod(s jobSpec) *corev1.PodSpecArgs {
 	if s.Login {
 		env = append(env, secretEnv("ATOLL_PASSWORD", n.superuser(), "password"),
 			plainEnv("ATOLL_URL", "postgresql://"+Superuser+":$(ATOLL_PASSWORD)@"+n.service(n.sql())+":26257/postgres?sslmode=verify-full&sslrootcert="+certsDir+"/ca.crt"))
+	}
+	if s.Founded {
+		env = append(env, &corev1.EnvVarArgs{Name: pulumi.String("ATOLL_FOUNDED"), ValueFrom: &corev1.EnvVarSourceArgs{
+			ConfigMapKeyRef: &corev1.ConfigMapKeySelectorArgs{Name: pulumi.String(n.founded()), Key: pulumi.String("founded"), Optional: pulumi.Bool(true)}}})
 	}
 	if s.Identity {
 		env = append(env, secretEnv("ATOLL_CLUSTER_ID", n.identity(), "clusterID"), secretEnv("ATOLL_FOUNDERS", n.identity(), "founders"))

@@ -50,6 +50,7 @@ func (n names) set(zone string) string     { return n.Name + "-" + zone }
 func (n names) trust() string              { return n.Name + "-ca" }
 func (n names) tls(zone string) string     { return n.Name + "-tls-" + zone }
 func (n names) identity() string           { return n.Name + "-identity" }
+func (n names) founded() string            { return n.Name + "-founded" }
 func (n names) superuser() string          { return n.Name + "-superuser" }
 func (n names) storageClass(z string) string {
 	if n.Storage.Class != "" {

@@ -84,9 +84,9 @@ func NewZoneGroup(ctx *pulumi.Context, name string, args *ZoneGroupArgs, opts ..
 	}
 	g.StatefulSetName = set.Metadata.Name().Elem()
 	g.Ready, err = newJob(ctx, name+"-wait", n, jobSpec{
-		Step: "wait-" + z.Name, Trigger: g.Revision,
+		Step: "wait-" + z.Name, Trigger: g.Revision, Founded: true,
 		Args: []string{"node", "wait-replicated", "--http=" + commas(n.allHosts(HTTPPort)), "--updated=" + commas(n.hosts(z, HTTPPort)),
-			"--revision=" + g.Revision, "--timeout=" + n.Timeout.String()},
+			"--revision=" + g.Revision, foundedArg, "--timeout=" + n.Timeout.String()},
 	}, pulumi.Parent(g), pulumi.DependsOn([]pulumi.Resource{set}))
 	if err != nil {
 		return nil, err

@@ -19,8 +19,8 @@ import (
 )
 
 // These commands are the steps of a rollout: a program that changes nodes runs them in between.
-// They ask the nodes' HTTP ports, and know a node that does not exist yet (its name does not
-// resolve) from one that does not answer.
+// They ask the nodes' HTTP ports. What runs them says whether a cluster was founded: by silence
+// alone, a first installation that got stuck looks like a cluster that is down.
 
 // Bounds of a look at the nodes.
 const (
@@ -77,15 +77,17 @@ func noSuchHost(err error) bool {
 	return errors.As(err, &dns) && dns.IsNotFound
 }
 
-// unborn reports whether no cluster is there yet: every node waits for its founding or was
-// never made. A node that does not answer leaves it open.
+// unborn reports whether no node serves, as far as they answer. It says that there is no cluster only
+// together with what the caller knows (--founded): nodes of a cluster may be silent.
 func unborn(all []sight) bool {
-	for _, s := range all {
-		if !s.absent && (s.overview == nil || !s.overview.Newborn) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(all, func(s sight) bool { return s.overview != nil && s.overview.Ready })
+}
+
+// foundedFlag adds --founded. Any value but true means that it is not known: on Kubernetes an
+// optional variable that does not exist arrives as its own name.
+func foundedFlag(cmd *cobra.Command, v *string) {
+	cmd.Flags().StringVar(v, "founded", "", "true: the cluster was put together before, so all its nodes have to be there")
+	cmd.Flags().Lookup("founded").NoOptDefVal = "true"
 }
 
 // replication judges a look: nil if every node is ready and every range whole. before is the
@@ -188,8 +190,8 @@ func (w rollout) judge(now, before []sight) (string, error) {
 			return "", fmt.Errorf("%s runs revision %q, not %q yet", s.addr, s.overview.Revision, w.revision)
 		}
 	}
-	if !w.founded && unborn(now) {
-		return "no cluster is founded yet: there is nothing to wait for", nil
+	if !w.founded {
+		return "the nodes run; the cluster is being put together, there is nothing more to wait for", nil
 	}
 	if err := replication(now, before); err != nil {
 		return "", err
@@ -222,16 +224,16 @@ func (w rollout) wait(ctx context.Context, progress io.Writer) error {
 
 func waitReplicatedCommand() *cobra.Command {
 	var all, updated, revision string
-	var founded bool
+	var founded string
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "wait-replicated",
 		Short: "Wait until nodes run a revision and every range has all its replicas",
 		Long: `Wait until the nodes of --updated run --revision, all nodes are ready and every range has all its replicas, caught up.
-It ends at once where no cluster is founded yet (unless --founded): every node waits for its founding, or its name does not exist.`,
+Without --founded (a first installation, or volumes that are opened again) it ends as soon as the nodes of --updated answer.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			w := rollout{all: fields(all), updated: fields(updated), revision: revision, founded: founded}
+			w := rollout{all: fields(all), updated: fields(updated), revision: revision, founded: founded == "true"}
 			if len(w.all) == 0 {
 				return usageError{errors.New("--http is empty: name the HTTP addresses of all nodes")}
 			}
@@ -249,7 +251,7 @@ It ends at once where no cluster is founded yet (unless --founded): every node w
 	f.StringVar(&all, "http", "", "HTTP addresses of all nodes, separated by commas")
 	f.StringVar(&updated, "updated", "", "those of them that must answer with --revision")
 	f.StringVar(&revision, "revision", "", "what they were started with")
-	f.BoolVar(&founded, "founded", false, "wait for the founding as well")
+	foundedFlag(cmd, &founded)
 	f.DurationVar(&timeout, "timeout", 15*time.Minute, "how long to wait")
 	return cmd
 }
@@ -310,13 +312,13 @@ func waitTLS(ctx context.Context, certs, addr string, progress io.Writer) error 
 }
 
 func retireCommand(t *target) *cobra.Command {
-	var keep, all string
+	var keep, all, founded string
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "retire",
 		Short: "Drain and decommission every node that is not in --keep",
 		Long: `Drain and decommission every node whose address is not in --keep, one after the other: before the machines of a smaller
-cluster are taken away. Nothing to do is no error, and neither is a cluster that is not founded yet. It refuses where a zone
+cluster are taken away. Nothing to do is no error, and neither, without --founded, is that no node serves. It refuses where a zone
 would lose its last node: replicas do not move between zones in this version.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -326,20 +328,21 @@ would lose its last node: replicas do not move between zones in this version.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			return retire(ctx, t, kept, fields(all), cmd.OutOrStdout())
+			return retire(ctx, t, kept, fields(all), founded == "true", cmd.OutOrStdout())
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&keep, "keep", "", "addresses (--advertise) of the nodes that stay, separated by commas")
 	f.StringVar(&all, "http", "", "HTTP addresses of the nodes")
+	foundedFlag(cmd, &founded)
 	f.DurationVar(&timeout, "timeout", time.Hour, "how long it may take")
 	return cmd
 }
 
-func retire(ctx context.Context, t *target, keep, all []string, progress io.Writer) error {
+func retire(ctx context.Context, t *target, keep, all []string, founded bool, progress io.Writer) error {
 	for {
-		if unborn(look(ctx, all)) {
-			fmt.Fprintln(progress, "no cluster is founded yet: there is nothing to retire")
+		if !founded && unborn(look(ctx, all)) {
+			fmt.Fprintln(progress, "no cluster runs yet: there is nothing to retire")
 			return nil
 		}
 		err := retireOnce(ctx, t, keep, progress)

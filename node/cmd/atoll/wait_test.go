@@ -38,7 +38,7 @@ func newborn(addr string) sight {
 func TestJudge(t *testing.T) {
 	silent := func(addr string) sight { return sight{addr: addr, err: context.DeadlineExceeded} }
 	absent := func(addr string) sight { return sight{addr: addr, absent: true, err: context.Canceled} }
-	w := rollout{all: []string{"a:1", "b:1", "c:1"}, updated: []string{"a:1"}, revision: "2"}
+	w := rollout{all: []string{"a:1", "b:1", "c:1"}, updated: []string{"a:1"}, revision: "2", founded: true}
 	for name, c := range map[string]struct {
 		change func(s []sight)
 		want   string // of the error; empty: over
@@ -57,12 +57,8 @@ func TestJudge(t *testing.T) {
 		"behind":            {func(s []sight) { s[2].overview.Ranges[0].Applied = 99 }, "node 3 has applied 99 of 100"},
 		"no leaseholder":    {func(s []sight) { s[0].overview.Ranges[0].Leaseholder = 0 }, "no leaseholder"},
 		"stranger":          {func(s []sight) { s[0].overview.Ranges[0].Replicas = "n1 n2 n8" }, "node 8, which is not among --http"},
-		"first install":     {func(s []sight) { s[0], s[1], s[2] = newborn("a:1"), absent("b:1"), absent("c:1") }, ""},
-		"all wait":          {func(s []sight) { s[0], s[1], s[2] = newborn("a:1"), newborn("b:1"), newborn("c:1") }, ""},
-		// A node that lost its volume while the others are cut off must not look like a first install.
-		"lost volume":     {func(s []sight) { s[0], s[1] = newborn("a:1"), silent("b:1") }, "is not ready"},
-		"others silent":   {func(s []sight) { s[0], s[1], s[2] = newborn("a:1"), silent("b:1"), silent("c:1") }, "is not ready"},
-		"itself not made": {func(s []sight) { s[0], s[1], s[2] = absent("a:1"), absent("b:1"), absent("c:1") }, "a:1 does not answer"},
+		"lost volume":       {func(s []sight) { s[0], s[1] = newborn("a:1"), silent("b:1") }, "a:1 is not ready"},
+		"never made":        {func(s []sight) { s[0], s[1], s[2] = absent("a:1"), absent("b:1"), absent("c:1") }, "a:1 does not answer"},
 	} {
 		now := three()
 		c.change(now)
@@ -75,9 +71,17 @@ func TestJudge(t *testing.T) {
 	}
 	_, err := w.judge(three(), nil)
 	require.ErrorContains(t, err, "one look more")
-	w.founded = true
-	_, err = w.judge([]sight{newborn("a:1"), newborn("b:1"), newborn("c:1")}, nil)
-	require.Error(t, err, "--founded waits for the founding")
+	// A first installation, one that got stuck, or volumes that are opened again zone by zone: the
+	// nodes of this zone are all that there can be.
+	w.founded = false
+	for _, others := range [][]sight{{absent("b:1"), absent("c:1")}, {silent("b:1"), absent("c:1")}} {
+		_, err = w.judge(append([]sight{newborn("a:1")}, others...), nil)
+		require.NoError(t, err)
+		_, err = w.judge(append([]sight{silent("a:1")}, others...), nil)
+		require.ErrorContains(t, err, "a:1 does not answer")
+	}
+	require.True(t, unborn([]sight{newborn("a:1"), silent("b:1")}))
+	require.False(t, unborn(three()))
 }
 
 func TestWaitLooksUntilItIsWhole(t *testing.T) {
@@ -91,12 +95,12 @@ func TestWaitLooksUntilItIsWhole(t *testing.T) {
 	addr := strings.TrimPrefix(srv.URL, "http://")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	require.NoError(t, rollout{all: []string{addr}, updated: []string{addr}}.wait(ctx, io.Discard))
+	require.NoError(t, rollout{all: []string{addr}, updated: []string{addr}, founded: true}.wait(ctx, io.Discard))
 	require.GreaterOrEqual(t, asked.Load(), int32(2))
 	srv.Close()
 	short, stop := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer stop()
-	err := rollout{all: []string{addr}, updated: []string{addr}}.wait(short, io.Discard)
+	err := rollout{all: []string{addr}, updated: []string{addr}, founded: true}.wait(short, io.Discard)
 	require.ErrorContains(t, err, "time is up: "+addr+" does not answer")
 }
 
