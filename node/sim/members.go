@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,52 @@ type members struct {
 	lost    *node       // its disk was lost
 	leaving *node       // it is being decommissioned
 	flipped atomic.Bool // a byte of some replica was changed behind everybody's back
+	key     keys.Key    // whose
+	suspect sync.Map    // keys.RangeID: ranges that held it
+
+	mu          sync.Mutex
+	quarantined []quarantined // what leaseholders logged
+}
+
+// quarantined is a replica that a leaseholder distrusts.
+type quarantined struct {
+	rangeID keys.RangeID
+	what    string
+}
+
+// distrusted takes note of a quarantine. Nodes call it from their log.
+func (m *members) distrusted(q quarantined) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.quarantined = append(m.quarantined, q)
+}
+
+// justifyQuarantines checks that only replicas of ranges with the flipped byte were distrusted.
+func (s *sim) justifyQuarantines() {
+	s.noteSuspects()
+	s.members.mu.Lock()
+	defer s.members.mu.Unlock()
+	for _, q := range s.members.quarantined {
+		if _, ok := s.members.suspect.Load(q.rangeID); !ok {
+			s.fault("a replica was quarantined of which nobody touched a byte: %s", q.what)
+		}
+	}
+}
+
+// noteSuspects remembers the ranges that hold the flipped byte now.
+func (s *sim) noteSuspects() {
+	if !s.members.flipped.Load() {
+		return
+	}
+	for _, n := range s.nodes {
+		if p := n.open(); p != nil {
+			for _, r := range p.host.Store.Ranges() {
+				if r.Initialized && r.Desc.Contains(s.members.key) {
+					s.members.suspect.Store(r.Desc.RangeID, true)
+				}
+			}
+		}
+	}
 }
 
 // num is the ID under which the node is part of the cluster now; 0: it has not joined yet. A node
@@ -216,7 +263,9 @@ func (s *sim) flip(n *node, k keys.Key) {
 	if !here {
 		return
 	}
+	s.members.key = k
 	s.members.flipped.Store(true)
+	s.noteSuspects()
 	err := flipIn(p.host.Engines.State, k)
 	s.trace.add("n%d: flipped a byte of %s: %v", n.num(), k, err)
 }

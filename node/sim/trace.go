@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/store"
 )
 
@@ -85,8 +86,15 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 		fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
 		return true
 	})
-	if r.Message == store.QuarantineMessage && !h.s.members.flipped.Load() {
-		h.s.fault("%s quarantined a replica of which nobody touched a byte:%s", h.node, b.String())
+	if r.Message == store.QuarantineMessage {
+		q := quarantined{what: h.node + ":" + b.String()}
+		r.Attrs(func(a slog.Attr) bool {
+			if id, ok := a.Value.Any().(keys.RangeID); ok {
+				q.rangeID = id
+			}
+			return true
+		})
+		h.s.members.distrusted(q)
 	}
 	h.t.add("%s log %s: %s%s", h.node, r.Level, r.Message, b.String())
 	return nil

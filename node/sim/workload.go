@@ -61,6 +61,7 @@ type Stats struct {
 	Faults                                 map[string]int
 	Leases                                 int   // that changed hands
 	Snapshots                              int64 // that were asked to be installed
+	Quarantined                            int   // replicas that leaseholders distrusted
 }
 
 func (h *history) value() int {
