@@ -51,12 +51,12 @@ var toolsets = []toolset{
 		note: "the first time this takes about 22 minutes of CPU time",
 		programs: []toolProgram{
 			{"etcd", "go.etcd.io/etcd/server/v3"},
-			{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
-			{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"},
-			{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"},
-			{"kubelet", "k8s.io/kubernetes/cmd/kubelet"},
-			{"kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"},
 			{"kubectl", "k8s.io/kubernetes/cmd/kubectl"},
+			{"kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"},
+			{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"},
+			{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"},
+			{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
+			{"kubelet", "k8s.io/kubernetes/cmd/kubelet"},
 		},
 	},
 	{

@@ -28,7 +28,10 @@ func main() {
 		fmt.Fprintf(w, "pod=%s node=%s starts=%d\n", os.Getenv("POD"), os.Getenv("NODE"), starts)
 	})
 	http.HandleFunc("GET /write", func(w http.ResponseWriter, _ *http.Request) {
-		if err := write("/data/block", make([]byte, 1<<20)); err != nil {
+		// A new file each time: one that is there would make room for itself.
+		path := fmt.Sprintf("/data/block-%d", time.Now().UnixNano())
+		defer os.Remove(path)
+		if err := write(path, make([]byte, 1<<20)); err != nil {
 			http.Error(w, err.Error(), http.StatusInsufficientStorage)
 			return
 		}
