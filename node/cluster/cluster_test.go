@@ -339,3 +339,21 @@ func FuzzDecode(f *testing.F) {
 		_, _ = decodeInfos(b)
 	})
 }
+
+// Nodes that lost their disks, or never started, are no part of a majority.
+func TestTheYoungestNodeOfAnAddressCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := raftnet.NewMemNet(1)
+		n := start(t, net, "a", storage.MemFS())
+		d, err := OpenDirectory(n.local)
+		require.NoError(t, err)
+		require.NoError(t, d.Merge(NodeInfo{ID: 1, Addr: "a", Version: 1}, NodeInfo{ID: 2, Addr: "b", Version: 1}, NodeInfo{ID: 3, Addr: "c", Version: 1},
+			NodeInfo{ID: 4, Addr: "b", Version: 1}, NodeInfo{ID: 5, Addr: "b", Version: 1}))
+		require.Equal(t, []keys.NodeID{1, 3, 5}, d.Nodes())
+		require.Len(t, d.All(), 5)
+		require.NoError(t, d.Merge(NodeInfo{ID: 5, Addr: "b", Version: 2, State: Decommissioned}, NodeInfo{ID: 2, Addr: "b2", Version: 2}))
+		require.Equal(t, []keys.NodeID{1, 2, 3, 4}, d.Nodes(), "the second is somewhere else")
+		n.stop()
+		net.Close()
+	})
+}

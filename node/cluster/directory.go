@@ -96,13 +96,22 @@ func (d *Directory) All() []NodeInfo {
 	return out
 }
 
-// Nodes returns the IDs of the nodes that are not decommissioned.
+// Nodes returns the IDs of the nodes that may run: those that are not decommissioned, and of
+// several at one address the youngest. The others have lost their disks, or got an ID and ended
+// before they had noted it down; were they counted, a few of them would be a majority that no
+// node can ever measure its clock against (S1).
 func (d *Directory) Nodes() []keys.NodeID {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	out := make([]keys.NodeID, 0, len(d.nodes))
+	youngest := make(map[string]keys.NodeID, len(d.nodes))
 	for _, n := range d.nodes {
 		if n.State != Decommissioned {
+			youngest[n.Addr] = max(youngest[n.Addr], n.ID)
+		}
+	}
+	out := make([]keys.NodeID, 0, len(d.nodes))
+	for _, n := range d.nodes {
+		if n.State != Decommissioned && (n.Addr == "" || youngest[n.Addr] == n.ID) {
 			out = append(out, n.ID)
 		}
 	}
