@@ -42,7 +42,8 @@ type Session interface {
 	// Parse splits a simple-query string into statements. Error positions are in the whole string.
 	Parse(query string) ([]Statement, error)
 	// Prepare binds a statement (a nil one is the empty query) with the parameter types that
-	// the client fixed (0: to be inferred).
+	// the client fixed (0: to be inferred). nil, unlike an empty list, says that there can be no
+	// parameters, as in the simple protocol: $1 is then an error with its position.
 	Prepare(ctx context.Context, st Statement, paramTypes []types.OID) (Prepared, error)
 	// Sync ends the implicit transaction, if one is open: commit, or roll back when failed.
 	Sync(ctx context.Context, failed bool) error

@@ -21,7 +21,7 @@ const serializable = kv.Serializable
 type prepared struct {
 	s          *Session
 	st         *parser.Statement
-	paramTypes []types.OID // as the client fixed them
+	paramTypes []types.OID // as the client fixed them; nil: there can be none
 	cmd        *command
 	planned
 }
@@ -50,10 +50,6 @@ func (p *prepared) Bind(ctx context.Context, args []types.Datum) (client.Portal,
 	s := p.s
 	if s.tx != nil && s.tx.failed && (p.cmd == nil || !p.cmd.block || !endsBlock(p.st)) {
 		return nil, errFailedBlock()
-	}
-	if p.cmd == nil && len(args) == 0 && len(p.plan.ParamTypes) > 0 { // the simple protocol has no values
-		s.failBlock()
-		return nil, pgerror.New(pgerrcode.UndefinedParameter, "there is no parameter $1")
 	}
 	pt := &portal{p: p, args: args}
 	if p.cmd != nil && p.cmd.copy != nil {

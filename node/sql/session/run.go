@@ -29,7 +29,9 @@ type planned struct {
 // replan makes the plan anew.
 func (p *prepared) replan(ctx context.Context) error {
 	s := p.s
-	pl, err := plan.Prepare(ctx, s.planContext(ctx), p.st, p.paramTypes)
+	pc := s.planContext(ctx)
+	pc.NoParams = p.paramTypes == nil
+	pl, err := plan.Prepare(ctx, pc, p.st, p.paramTypes)
 	if err != nil {
 		return err
 	}

@@ -96,6 +96,11 @@ TABLE a;
 SELECT generate_series(1, 3), unnest(ARRAY['a', 'b']);
 SELECT * FROM generate_series(1, 3) WITH ORDINALITY;
 SELECT count(*) FROM (VALUES (1)) v RIGHT JOIN (SELECT DISTINCT g % 10 AS m FROM generate_series(1, 1000) g) d ON true;
+PREPARE pr AS SELECT $1::int + 1;
+EXECUTE pr (41);
+EXECUTE pr;
+DEALLOCATE pr;
+INSERT INTO a (id) VALUES ($2);
 -- differs: an aggregate of an outer query's columns is not supported (0A000)
 SELECT (SELECT max(a.v) FROM b WHERE b.id = 1) FROM a;
 -- differs: frames by RANGE offset are not supported (0A000)
