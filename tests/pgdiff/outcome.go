@@ -27,7 +27,7 @@ const (
 
 func (m Mode) String() string { return [...]string{"simple", "extended", "binary"}[m] }
 
-// statementTimeout bounds one statement on one server.
+// statementTimeout bounds one statement on one server that does not keep its statement_timeout.
 const statementTimeout = 30 * time.Second
 
 // Outcome is what a client sees of one statement (of the last one, in the simple protocol).
@@ -60,6 +60,7 @@ func (s *Server) Reset(ctx context.Context) error {
 	}
 	cfg.RuntimeParams["TimeZone"] = "Europe/Berlin"
 	cfg.RuntimeParams["application_name"] = "pgdiff"
+	cfg.RuntimeParams["statement_timeout"] = "10s"
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.Name, err)
