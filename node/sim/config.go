@@ -14,7 +14,7 @@ type Options struct {
 	// Length of the part with faults, in virtual time. Default 20 s.
 	Length time.Duration
 	// Unnoticed lets machines stand still without any of their clocks noticing, which breaks
-	// what leases rest on (SAFETY S4). Histories must then be serializable only, not strictly.
+	// what leases rest on (SAFETY S4). Histories must then be serializable only, not in real time.
 	Unnoticed bool
 	// Level of the nodes' log in the trace.
 	Level slog.Level

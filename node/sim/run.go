@@ -74,7 +74,7 @@ func (r *Report) Judge() []error {
 	if r.unnoticed {
 		out = append(out, check.Serializable(r.lists)...)
 	} else {
-		out = append(out, check.StrictSerializable(r.lists)...)
+		out = append(out, check.InRealTime(r.lists, maxOffset)...)
 		if err := check.Linearizable(r.regs, 20*time.Second); err != nil {
 			out = append(out, err)
 		}

@@ -230,7 +230,7 @@ func (s *sim) readAll(n *node) error {
 	lists, regs := sorted(s.hist.used), sorted(s.hist.usedR)
 	s.hist.mu.Unlock()
 	db := n.open().host.DB
-	rec := check.Txn{Client: -n.place, Start: time.Now()}
+	rec := check.Txn{Client: -n.place, Gateway: int(n.num()), Start: time.Now()}
 	ops := make([]check.RegisterOp, len(regs))
 	var sum int64
 	var rows int

@@ -243,7 +243,7 @@ func (c *client) list(p *process) {
 		lock = kv.LockExclusive
 	}
 	slow := c.rng.IntN(8) == 0
-	rec := check.Txn{Client: c.id, Start: time.Now()}
+	rec := check.Txn{Client: c.id, Gateway: int(c.n.num()), Start: time.Now()}
 	var ops []check.Op // of the last attempt
 	var steplog []string
 	var last *txn.Txn

@@ -17,7 +17,7 @@ func txn(start, end int, ops ...Op) Txn {
 
 func with(t Txn, o Outcome) Txn { t.Outcome = o; return t }
 
-func TestStrictSerializable(t *testing.T) {
+func TestInRealTime(t *testing.T) {
 	for name, tc := range map[string]struct {
 		history []Txn
 		fault   string // empty: none
@@ -40,7 +40,7 @@ func TestStrictSerializable(t *testing.T) {
 		"no own appends": {[]Txn{txn(0, 1, app(1, 10), read(1))}, "own appends"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			faults := StrictSerializable(tc.history)
+			faults := InRealTime(tc.history, 0)
 			if tc.fault == "" {
 				require.Empty(t, faults)
 				return
@@ -49,6 +49,29 @@ func TestStrictSerializable(t *testing.T) {
 			require.ErrorContains(t, faults[0], tc.fault)
 		})
 	}
+}
+
+// What clocks that differ by up to 5 promise, and what they don't.
+func TestRealTimeWithinTheClockOffset(t *testing.T) {
+	through := func(gateway int, t Txn) Txn { t.Gateway = gateway; return t }
+	reverse := func(first, second int, gap int) []Txn {
+		// The long one reads key 2 before the first appends to it, and appends to key 1 after the second.
+		return []Txn{
+			through(first, txn(1, 2, app(2, 20))),
+			through(second, txn(2+gap, 3+gap, app(1, 10))),
+			through(3, txn(0, 30, read(2), app(1, 11))),
+			through(3, txn(40, 41, read(1, 10, 11), read(2, 20))),
+		}
+	}
+	offset := at(5).Sub(at(0))
+	require.Empty(t, InRealTime(reverse(1, 2, 1), offset), "causal reverse is allowed")
+	require.NotEmpty(t, InRealTime(reverse(1, 1, 1), offset), "not through one gateway")
+	require.NotEmpty(t, InRealTime(reverse(1, 2, 6), offset), "not beyond the offset")
+	require.NotEmpty(t, InRealTime(reverse(1, 2, 1), 0))
+	stale := []Txn{through(1, txn(0, 1, app(1, 10))), through(2, txn(2, 3, read(1))), through(1, txn(4, 5, read(1, 10)))}
+	require.NotEmpty(t, InRealTime(stale, offset), "a stale read is one however close")
+	lost := []Txn{through(1, txn(0, 1, read(1))), through(2, txn(2, 3, app(1, 10))), through(1, txn(4, 5, read(1, 10)))}
+	require.Empty(t, InRealTime(lost, offset))
 }
 
 func TestLinearizable(t *testing.T) {

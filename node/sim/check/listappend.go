@@ -1,4 +1,4 @@
-// Package check judges histories that clients recorded: strict serializability of
+// Package check judges histories that clients recorded: serializability, in real time, of
 // list-append transactions by cycle detection (Kingsbury and Alvaro, "Elle", 2020),
 // linearizability of single keys (porcupine), and totals of a bank.
 package check
@@ -34,6 +34,7 @@ type Op struct {
 // Txn is one transaction as its client saw it.
 type Txn struct {
 	Client     int
+	Gateway    int // the node it went through
 	Ops        []Op
 	Outcome    Outcome
 	Start, End time.Time // when the client began, and when it got the answer
@@ -71,15 +72,20 @@ type checker struct {
 	faults []error
 }
 
-// StrictSerializable returns every anomaly of a history: values that were lost, that came
-// twice or from nowhere, reads that disagree, and cycles of dependencies and real time.
-func StrictSerializable(txns []Txn) []error { return judge(txns, true) }
+// InRealTime returns every anomaly of a history: values that were lost, that came twice or from
+// nowhere, reads that disagree, and cycles of dependencies and real time. A transaction comes
+// before one that begins after its end, if both use a key that one of them appends to, or went
+// through one gateway, or if more than maxOffset lies between. Timestamps from clocks that differ
+// by up to maxOffset promise no more: two transactions without a common key, through gateways
+// of which one is ahead, may take effect in the other order ("causal reverse"), and a third may see
+// it. With a maxOffset of 0 the history must be strictly serializable.
+func InRealTime(txns []Txn, maxOffset time.Duration) []error { return judge(txns, true, maxOffset) }
 
-// Serializable is StrictSerializable without real time: a transaction may take effect before
+// Serializable is InRealTime without real time: a transaction may take effect before
 // others that ended before it began.
-func Serializable(txns []Txn) []error { return judge(txns, false) }
+func Serializable(txns []Txn) []error { return judge(txns, false, 0) }
 
-func judge(txns []Txn, realTime bool) []error {
+func judge(txns []Txn, realTime bool, maxOffset time.Duration) []error {
 	c := &checker{txns: txns, writer: map[int]int{}, order: map[int][]int{}, edges: make([][]edge, len(txns))}
 	c.findWriters()
 	c.findOrder(realTime)
@@ -88,7 +94,7 @@ func judge(txns []Txn, realTime bool) []error {
 	}
 	c.addDependencies()
 	if realTime {
-		c.addRealTime()
+		c.addRealTime(maxOffset)
 	}
 	c.findCycles()
 	return c.faults
@@ -242,31 +248,68 @@ func (c *checker) addDependencies() {
 	}
 }
 
-// addRealTime adds an edge from a transaction to those that began after it ended. Edges that
-// follow from others are left out: t only points at transactions that began before the first
-// end after t's own.
-func (c *checker) addRealTime() {
-	var done, begun []int
-	for i, t := range c.txns {
-		if t.Outcome == Committed {
-			done = append(done, i)
-		}
-		if c.counts(i) {
-			begun = append(begun, i)
+// addRealTime adds edges from transactions to those that began after they ended, as InRealTime
+// says.
+func (c *checker) addRealTime(maxOffset time.Duration) {
+	always := func(int, int) bool { return true }
+	every := c.byStart(func(Txn) bool { return true })
+	c.follow(every, maxOffset, always, "real time")
+	gateways, keys := map[int]bool{}, map[int]bool{}
+	for _, t := range c.txns {
+		gateways[t.Gateway] = true
+		for _, o := range t.Ops {
+			keys[o.Key] = true
 		}
 	}
-	sort.Slice(begun, func(a, b int) bool { return c.txns[begun[a]].Start.Before(c.txns[begun[b]].Start) })
-	for _, i := range done {
-		end := c.txns[i].End
-		first := sort.Search(len(begun), func(k int) bool { return c.txns[begun[k]].Start.After(end) })
+	for g := range gateways {
+		c.follow(c.byStart(func(t Txn) bool { return t.Gateway == g }), 0, always, fmt.Sprintf("real time at gateway %d", g))
+	}
+	for k := range keys {
+		writes := map[int]bool{}
+		for i, t := range c.txns {
+			writes[i] = slices.ContainsFunc(t.Ops, func(o Op) bool { return o.Key == k && o.Append })
+		}
+		uses := func(t Txn) bool { return slices.ContainsFunc(t.Ops, func(o Op) bool { return o.Key == k }) }
+		conflict := func(i, j int) bool { return writes[i] || writes[j] }
+		c.follow(c.byStart(uses), 0, conflict, fmt.Sprintf("real time on key %d", k))
+	}
+}
+
+// byStart returns the chosen transactions that took effect, or may have, by when they began.
+func (c *checker) byStart(chosen func(Txn) bool) []int {
+	var out []int
+	for i, t := range c.txns {
+		if c.counts(i) && chosen(t) {
+			out = append(out, i)
+		}
+	}
+	sort.SliceStable(out, func(a, b int) bool { return c.txns[out[a]].Start.Before(c.txns[out[b]].Start) })
+	return out
+}
+
+// follow adds an edge from each committed transaction of list (ordered by start) to those that
+// began later than wait after its end and conflict with it. Edges that follow from others are left
+// out: those to transactions that began later than wait after the end of one that conflicts with
+// all, and already has an edge.
+func (c *checker) follow(list []int, wait time.Duration, conflict func(i, j int) bool, why string) {
+	for _, i := range list {
+		if c.txns[i].Outcome != Committed {
+			continue
+		}
+		end := c.txns[i].End.Add(wait)
+		first := sort.Search(len(list), func(k int) bool { return c.txns[list[k]].Start.After(end) })
 		var until time.Time
-		for _, j := range begun[first:] {
+		for _, j := range list[first:] {
 			if !until.IsZero() && c.txns[j].Start.After(until) {
 				break
 			}
-			c.add(i, j, "real time")
-			if c.txns[j].Outcome == Committed && (until.IsZero() || c.txns[j].End.Before(until)) {
-				until = c.txns[j].End
+			if !conflict(i, j) {
+				continue
+			}
+			c.add(i, j, why)
+			ends := c.txns[j].End.Add(wait)
+			if c.txns[j].Outcome == Committed && conflict(j, j) && (until.IsZero() || ends.Before(until)) {
+				until = ends
 			}
 		}
 	}
@@ -356,7 +399,7 @@ func (c *checker) reportCycle(comp []int) {
 				for _, s := range slices.Backward(path) {
 					fmt.Fprintf(&b, "\n  %s\n    %s", c.txns[s.from], s.e.why)
 				}
-				c.fault("dependency cycle, not strictly serializable:%s\n  (back to the first)", b.String())
+				c.fault("dependency cycle, against dependencies and real time:%s\n  (back to the first)", b.String())
 				return
 			}
 			if _, seen := came[e.to]; !seen {
