@@ -56,6 +56,9 @@ type Header struct {
 	// batch: the server may read at a later timestamp instead of failing with an
 	// UncertaintyError or WriteTooOldError, and returns it in BatchResponse.Txn.
 	CanForwardReadTimestamp bool
+	// RefreshSpans, if not empty, is all that was read at Txn.ReadTimestamp before this batch: the
+	// server may do the same once it has refreshed them (S8), if they lie in its range.
+	RefreshSpans []keys.Span
 }
 
 // WaitPolicy says what to do on a conflicting lock.

@@ -94,6 +94,7 @@ func (m *BatchRequest) encode(e *encoder) {
 	e.ts(11, m.ClockReading)
 	e.bool(12, m.CanForwardReadTimestamp)
 	e.int(13, m.CommandBirth)
+	e.spans(14, m.RefreshSpans)
 	for _, req := range m.Requests {
 		at := e.begin(15)
 		e.msg(requestNumber(req), req.(message))
@@ -131,6 +132,8 @@ func (m *BatchRequest) decode(d *decoder) {
 			m.CanForwardReadTimestamp = d.bool()
 		case 13:
 			m.CommandBirth = d.int()
+		case 14:
+			d.spans(&m.RefreshSpans)
 		case 15:
 			var u requestUnion
 			if d.msg(&u); d.room(len(m.Requests)) {

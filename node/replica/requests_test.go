@@ -573,3 +573,55 @@ func TestLeaseMoveSparesYoungTransactions(t *testing.T) {
 		require.ErrorAs(t, old.commit2(), new(*kv.AbortedError))
 	})
 }
+
+// A locking read that finds a newer version reads it, and moves the transaction, if what was read
+// before is as it was; otherwise the client decides.
+func TestRefreshBeforeLockingRead(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		between  string // written between the first read and the second
+		at       string // the first read's key
+		isolated bool   // the answer is WriteTooOldError
+	}{
+		{name: "unchanged", between: "b", at: "a"},
+		{name: "changed", between: "a", at: "a", isolated: true},
+		{name: "in another range", between: "b", at: "x", isolated: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBed(t, Limits{}, "m")
+				for _, k := range []string{"a", "b", "x"} {
+					b.putNow(k, "0")
+				}
+				w := b.begin(kv.Serializable)
+				_, err := w.get(c.at, kv.LockNone)
+				require.NoError(t, err)
+				time.Sleep(time.Millisecond)
+				b.putNow("b", "1")
+				if c.between == "a" {
+					b.putNow("a", "1")
+				}
+				time.Sleep(time.Millisecond)
+				w.anchor("b")
+				txn := *w.txn
+				ba := &kv.BatchRequest{Header: kv.Header{Txn: &txn, RefreshSpans: []keys.Span{{Key: keys.Key(c.at)}}},
+					Requests: []kv.Request{&kv.GetRequest{Key: keys.Key("b"), Lock: kv.LockExclusive}}}
+				br, err := b.Send(t.Context(), ba)
+				if c.isolated {
+					require.ErrorAs(t, err, new(*kv.WriteTooOldError))
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, "1", string(br.Responses[0].(*kv.GetResponse).Value))
+				require.True(t, w.txn.ReadTimestamp.Less(br.Txn.ReadTimestamp))
+				// What was refreshed was read there: nobody writes below.
+				other := b.begin(kv.Serializable)
+				other.txn.ReadTimestamp, other.txn.WriteTimestamp = w.txn.ReadTimestamp, w.txn.ReadTimestamp
+				other.put("a", "2", kv.Condition{})
+				end, err := other.commit1()
+				require.NoError(t, err)
+				require.True(t, br.Txn.ReadTimestamp.Less(end.CommitTimestamp))
+			})
+		})
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/replica/concurrency"
+	"github.com/atolldb/atoll/node/replica/eval"
 )
 
 // lockSpan is a span whose locks a batch must have free before it is evaluated.
@@ -53,6 +54,13 @@ func (s *shape) examine(ba *kv.BatchRequest, desc *kv.RangeDescriptor, limit int
 	for _, req := range ba.Requests {
 		if err := s.request(ba, req, desc); err != nil {
 			return err
+		}
+	}
+	if len(ba.RefreshSpans) <= eval.MaxRefreshSpans {
+		for _, span := range ba.RefreshSpans {
+			if span, ok := clip(span, desc); ok {
+				s.latch(span, concurrency.Shared)
+			}
 		}
 	}
 	if (s.admin || s.push != nil || s.query != nil) && len(ba.Requests) > 1 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/atolldb/atoll/node/hlc"
@@ -304,13 +305,16 @@ func (t *Txn) sendRead(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRespo
 	for moves := 0; ; moves++ {
 		ba.Txn = t.proto(t.visibleSeq())
 		ba.CanForwardReadTimestamp = t.canForward()
+		if ba.RefreshSpans = nil; !ba.CanForwardReadTimestamp {
+			ba.RefreshSpans = t.refreshAtServer(ctx, ba.Requests)
+		}
 		br, err := t.send(ctx, ba)
 		if err == nil {
 			if len(br.Responses) != len(ba.Requests) {
 				return nil, &kv.InternalError{Detail: fmt.Sprintf("%d requests got %d answers", len(ba.Requests), len(br.Responses))}
 			}
 			t.learn(br.Txn)
-			if ba.CanForwardReadTimestamp && br.Txn != nil && t.txn.ReadTimestamp.Less(br.Txn.ReadTimestamp) {
+			if (ba.CanForwardReadTimestamp || len(ba.RefreshSpans) > 0) && br.Txn != nil && t.txn.ReadTimestamp.Less(br.Txn.ReadTimestamp) {
 				t.forwarded(br.Txn.ReadTimestamp)
 			}
 			return br, nil
@@ -343,7 +347,44 @@ func (t *Txn) canForward() bool {
 	return true
 }
 
-// forwarded takes over a read timestamp to which no refresh was needed.
+// refreshAtServer returns what the leaseholder has to refresh before it may move the read
+// timestamp by itself; nil if that is too much, or lies in other ranges. A locking read that
+// waited for its row mostly finds a newer version there, and to refresh from here would take
+// two round trips, during which the next in the queue waits.
+func (t *Txn) refreshAtServer(ctx context.Context, reqs []kv.Request) []keys.Span {
+	if !t.opts.ReadTimestamp.IsEmpty() || len(t.reads.list) > maxForwardReads || t.txn.Isolation == kv.Snapshot || !locksAny(reqs) {
+		return nil
+	}
+	bounds, err := t.db.boundsOf(ctx, kv.RequestSpan(reqs[0], nil).Key)
+	if err != nil {
+		return nil
+	}
+	spans, _ := t.uncovered(nil)
+	for _, s := range spans {
+		if !within(bounds, s) {
+			return nil
+		}
+	}
+	return slices.Clone(spans)
+}
+
+func locksAny(reqs []kv.Request) bool {
+	for _, req := range reqs {
+		switch r := req.(type) {
+		case *kv.GetRequest:
+			if r.Lock != kv.LockNone {
+				return true
+			}
+		case *kv.ScanRequest:
+			if r.Lock != kv.LockNone {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// forwarded takes over a read timestamp to which no refresh was needed from here.
 func (t *Txn) forwarded(to hlc.Timestamp) {
 	if !t.reads.empty() && t.coveredFrom.IsEmpty() {
 		t.coveredFrom = t.txn.ReadTimestamp

@@ -26,10 +26,10 @@ func (d *DistSender) sendPieces(ctx context.Context, ba *kv.BatchRequest, st *st
 	if err := d.checkEndTxn(ba, st); err != nil {
 		return nil, err
 	}
-	if ba.CanForwardReadTimestamp {
+	if ba.CanForwardReadTimestamp || len(ba.RefreshSpans) > 0 {
 		// Every piece must read at the same timestamp.
 		c := *ba
-		c.CanForwardReadTimestamp = false
+		c.CanForwardReadTimestamp, c.RefreshSpans = false, nil
 		ba = &c
 	}
 	if limited(ba) {

@@ -41,9 +41,10 @@ type Env struct {
 	ResponseBytes, ScanKeys int64
 	LocalResolve            int
 
-	rw    *storage.Batch // nil for reads
-	bytes int64          // returned so far
-	keys  int64
+	rw        *storage.Batch // nil for reads
+	bytes     int64          // returned so far
+	keys      int64
+	refreshed bool // the batch's RefreshSpans, up to the read timestamp
 }
 
 // Result is an evaluation's outcome. If Intents or Locked is set, the batch must wait for
@@ -140,6 +141,11 @@ func (e *Env) moving(ba *kv.BatchRequest, fn func(*kv.BatchRequest) (Result, err
 		e.bytes, e.keys = 0, 0
 		res, err := fn(ba)
 		if err == nil || moves == maxMoves || !e.move(ba, err) {
+			if e.refreshed {
+				for _, s := range ba.RefreshSpans {
+					res.Reads = append(res.Reads, Read{Span: s, TS: e.Txn.ReadTimestamp, Txn: e.txnID()})
+				}
+			}
 			return res, unwrapMoved(err)
 		}
 		res.close()
@@ -187,10 +193,33 @@ func (e *Env) moveReads(ba *kv.BatchRequest, to hlc.Timestamp) bool {
 	if e.Txn == nil {
 		return !e.Fixed && e.Timestamp.Forward(to)
 	}
-	if !ba.CanForwardReadTimestamp || !e.Txn.ReadTimestamp.Forward(to) {
+	if !ba.CanForwardReadTimestamp && !e.refreshEarlier(ba, to) || !e.Txn.ReadTimestamp.Forward(to) {
 		return false
 	}
 	e.Txn.WriteTimestamp.Forward(to)
+	return true
+}
+
+// MaxRefreshSpans bounds the RefreshSpans that are looked at.
+const MaxRefreshSpans = 16
+
+// refreshEarlier proves that what the transaction read before this batch is as it was up to
+// to (S8). false leaves that to the client, whose refresh also waits for intents. The caller
+// holds latches on the spans.
+func (e *Env) refreshEarlier(ba *kv.BatchRequest, to hlc.Timestamp) bool {
+	if len(ba.RefreshSpans) == 0 || len(ba.RefreshSpans) > MaxRefreshSpans || !e.Txn.ReadTimestamp.Less(to) {
+		return false
+	}
+	for _, s := range ba.RefreshSpans {
+		if !e.local(s) {
+			return false
+		}
+		newer, err := mvcc.NewerVersionExists(e.reader(), s, e.Txn.ReadTimestamp, to, e.Txn)
+		if err != nil || newer != nil {
+			return false
+		}
+	}
+	e.refreshed = true
 	return true
 }
 
