@@ -90,6 +90,11 @@ func (n *testNode) ReplicaFor(to raft.ServerID, _ *kv.RangeDescriptor) (*Group, 
 	if to != ServerID(n.id, keys.ReplicaID(n.id)) {
 		return nil, fmt.Errorf("no replica %s", to)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.g == nil {
+		return nil, fmt.Errorf("replica %s is not open", to)
+	}
 	return n.g, nil
 }
 
@@ -116,8 +121,11 @@ func (n *testNode) open() {
 		OnFatal: func(err error) { n.t.Errorf("n%d: %v", n.id, err) },
 	}
 	n.c.conf(&cfg)
-	n.g, err = Open(cfg)
+	g, err := Open(cfg) // snapshots may come before this returns
 	require.NoError(n.t, err)
+	n.mu.Lock()
+	n.g = g
+	n.mu.Unlock()
 }
 
 func (n *testNode) SplitApplied(s raftcmd.SplitTrigger, _ hlc.Timestamp) {
