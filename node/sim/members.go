@@ -223,7 +223,8 @@ func (s *sim) settleMembers() error {
 	return nil
 }
 
-// undrain makes every drained node live again.
+// undrain makes every drained node live again. It asks every node: one that has just started may
+// not know yet that another one drains.
 func (s *sim) undrain() error {
 	var err error
 	for end := time.Now().Add(wholeLimit); time.Now().Before(end); time.Sleep(300 * time.Millisecond) {
@@ -232,9 +233,13 @@ func (s *sim) undrain() error {
 			continue
 		}
 		draining := keys.NodeID(0)
-		for _, d := range p.host.Directory.All() {
-			if d.State == cluster.Draining {
-				draining = d.ID
+		for _, n := range s.nodes {
+			if o := n.open(); o != nil {
+				for _, d := range o.host.Directory.All() {
+					if d.State == cluster.Draining {
+						draining = d.ID
+					}
+				}
 			}
 		}
 		if draining == 0 {
