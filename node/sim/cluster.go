@@ -188,6 +188,9 @@ func (n *node) start() {
 		if closing != nil {
 			<-closing
 		}
+		if n.machine.isFrozen() {
+			<-n.machine.awake() // nothing starts on a machine that stands still
+		}
 		p.run(ctx)
 	})
 }

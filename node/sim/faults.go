@@ -227,6 +227,9 @@ func (s *sim) standstill(a *node) plan {
 		kind, name = unnoticed, "frozen machine"
 	}
 	return plan{name, func() {
+		if a.open() == nil {
+			return // a node that joins gets its ID, and its place in the network, while it starts
+		}
 		a.machine.freeze()
 		s.net.Freeze(a.num())
 	}, func() {
