@@ -50,7 +50,15 @@ func TestFocus(t *testing.T) {
 				n = uint64(*seedsFlag)
 			}
 			for seed := *firstFlag; seed < *firstFlag+n; seed++ {
-				pass(t, Options{Seed: seed, Focus: focus})
+				bad := 0
+				for range *repeatFlag {
+					if !pass(t, Options{Seed: seed, Focus: focus}) {
+						bad++
+					}
+				}
+				if *repeatFlag > 1 {
+					t.Logf("seed %d: %d of %d runs failed", seed, bad, *repeatFlag)
+				}
 			}
 		})
 	}

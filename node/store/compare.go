@@ -315,12 +315,27 @@ func (d *digests) entry(id raftcmd.ID, life time.Duration) *digest {
 	return e
 }
 
-// finish makes a result known and keeps it for digestLife.
-func (d *digests) finish(e *digest) {
+// finish makes a result known under an ID and keeps it for digestLife. A replica that replaces
+// another one on this node may apply the same command, from the log, within that time: its own
+// digest then takes the place of its predecessor's.
+func (d *digests) finish(id raftcmd.ID, e *digest, sum [32]byte, pos group.Position, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e.expires = time.Now().Add(digestLife)
+	if e.finished() || d.by[id] != e {
+		e = &digest{done: make(chan struct{})}
+		d.by[id] = e
+	}
+	e.sum, e.pos, e.err, e.expires = sum, pos, err, time.Now().Add(digestLife)
 	close(e.done)
+}
+
+func (e *digest) finished() bool {
+	select {
+	case <-e.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (d *digests) wait(ctx context.Context, id raftcmd.ID) ([32]byte, group.Position, error) {
@@ -346,13 +361,12 @@ func (s *Store) digest(rangeID keys.RangeID, id raftcmd.ID, pos group.Position, 
 	}
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	e.pos = pos
+	var sum [32]byte
 	st, err := group.LoadState(snap, rangeID)
 	if err == nil {
-		e.sum, err = mvcc.DigestPaced(snap, s.pacedRead(), group.ReplicatedSpans(&st.Desc)...)
+		sum, err = mvcc.DigestPaced(snap, s.pacedRead(), group.ReplicatedSpans(&st.Desc)...)
 	}
-	e.err = errors.Join(err, snap.Close())
-	s.digests.finish(e)
+	s.digests.finish(id, e, sum, pos, errors.Join(err, snap.Close()))
 }
 
 // pacedRead waits between reads so that digests leave the disk to others.
