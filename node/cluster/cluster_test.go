@@ -191,14 +191,20 @@ func TestJoinDirectoryAndBootCounter(t *testing.T) {
 		rc := c.wait()
 		require.Equal(t, keys.NodeID(3), rc.Identity.Node)
 		dc, sc := serve(c, rc)
+		for _, n := range rc.Directory {
+			require.Equal(t, n.ID == 3, n.State == Joining, n.ID)
+		}
 		time.Sleep(20 * time.Second)
 		require.Len(t, da.All(), 3)
+		for _, n := range da.All() {
+			require.Equal(t, Live, n.State, "they have announced themselves")
+		}
 		require.Equal(t, da.All(), db.All())
 		require.Equal(t, da.All(), dc.All())
 
 		require.NoError(t, da.SetState(t.Context(), sender, 2, Draining))
 		require.NoError(t, da.SetState(t.Context(), sender, 3, Decommissioned))
-		require.ErrorContains(t, da.SetState(t.Context(), sender, 3, Live), "can't come back")
+		require.ErrorIs(t, da.SetState(t.Context(), sender, 3, Live), ErrDecommissioned)
 		time.Sleep(30 * time.Second)
 		n, _ := dc.Get(2)
 		require.Equal(t, Draining, n.State)
@@ -353,6 +359,11 @@ func TestTheYoungestNodeOfAnAddressCounts(t *testing.T) {
 		require.Len(t, d.All(), 5)
 		require.NoError(t, d.Merge(NodeInfo{ID: 5, Addr: "b", Version: 2, State: Decommissioned}, NodeInfo{ID: 2, Addr: "b2", Version: 2}))
 		require.Equal(t, []keys.NodeID{1, 2, 3, 4}, d.Nodes(), "the second is somewhere else")
+		require.NoError(t, d.Merge(NodeInfo{ID: 6, Addr: "b", Version: 1, State: Joining}, NodeInfo{ID: 7, Addr: "d", Version: 1, State: Joining}))
+		require.Equal(t, []keys.NodeID{1, 2, 3, 4}, d.Nodes(), "whether the last two ever wrote their IDs down is unknown")
+		require.Equal(t, []keys.NodeID{1, 2, 3, 4, 8}, d.Counted([]keys.NodeID{5, 6, 8}))
+		require.NoError(t, d.Merge(NodeInfo{ID: 6, Addr: "b", Version: 2}))
+		require.Equal(t, []keys.NodeID{1, 2, 3, 6}, d.Nodes())
 		n.stop()
 		net.Close()
 	})

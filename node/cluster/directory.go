@@ -96,26 +96,39 @@ func (d *Directory) All() []NodeInfo {
 	return out
 }
 
-// Nodes returns the IDs of the nodes that may run: those that are not decommissioned, and of
-// several at one address the youngest. The others have lost their disks, or got an ID and ended
-// before they had noted it down; were they counted, a few of them would be a majority that no
-// node can ever measure its clock against (S1).
+// Nodes returns the IDs of the nodes that may run: those that are not decommissioned, have said
+// themselves that they run under their ID, and of several at one address the youngest. The others
+// have lost their disks, or got an ID and ended before they had noted it down; were they counted, a
+// few of them would be a majority that no node can ever measure its clock against (S1), and a
+// cluster that was restarted meanwhile would never serve again.
 func (d *Directory) Nodes() []keys.NodeID {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	runs := func(n NodeInfo) bool { return n.State != Decommissioned && n.State != Joining }
 	youngest := make(map[string]keys.NodeID, len(d.nodes))
 	for _, n := range d.nodes {
-		if n.State != Decommissioned {
+		if runs(n) {
 			youngest[n.Addr] = max(youngest[n.Addr], n.ID)
 		}
 	}
 	out := make([]keys.NodeID, 0, len(d.nodes))
 	for _, n := range d.nodes {
-		if n.State != Decommissioned && (n.Addr == "" || youngest[n.Addr] == n.ID) {
+		if runs(n) && (n.Addr == "" || youngest[n.Addr] == n.ID) {
 			out = append(out, n.ID)
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
+	return out
+}
+
+// Counted returns Nodes and those of the given nodes that the directory does not know yet.
+func (d *Directory) Counted(ids []keys.NodeID) []keys.NodeID {
+	out := d.Nodes()
+	for _, id := range ids {
+		if _, known := d.Get(id); !known {
+			out = append(out, id)
+		}
+	}
 	return out
 }
 
@@ -187,27 +200,8 @@ func sendOne[T kv.Response](ctx context.Context, s kv.Sender, r kv.Request) (T, 
 	return resp, nil
 }
 
-// UpdateSelf brings this node's entry up to date: addresses may change over restarts.
-func (d *Directory) UpdateSelf(ctx context.Context, s kv.Sender, self NodeInfo) error {
-	if have, ok := d.Get(self.ID); ok {
-		now := self
-		now.Version, now.State = have.Version, have.State
-		if now == have {
-			return nil
-		}
-	}
-	_, err := d.Update(ctx, s, self.ID, func(n *NodeInfo) error {
-		if n.State == Decommissioned {
-			return fmt.Errorf("cluster: node %d was decommissioned and can't come back; start it with an empty store", self.ID)
-		}
-		state := n.State
-		v := n.Version
-		*n = self
-		n.State, n.Version = state, v
-		return nil
-	})
-	return err
-}
+// ErrDecommissioned: the node was decommissioned, and its ID is never used again (S18).
+var ErrDecommissioned = errors.New("cluster: the node was decommissioned and can't come back")
 
 // SetState changes what a node takes part in.
 func (d *Directory) SetState(ctx context.Context, s kv.Sender, id keys.NodeID, state NodeState) error {
@@ -216,7 +210,7 @@ func (d *Directory) SetState(ctx context.Context, s kv.Sender, id keys.NodeID, s
 			return fmt.Errorf("cluster: there is no node %d", id)
 		}
 		if n.State == Decommissioned && state != Decommissioned {
-			return fmt.Errorf("cluster: node %d was decommissioned and can't come back", id)
+			return fmt.Errorf("%w: node %d", ErrDecommissioned, id)
 		}
 		n.State = state
 		return nil
@@ -285,7 +279,7 @@ func (s *Service) onJoin(ctx context.Context, _ keys.NodeID, payload []byte) ([]
 	n, err := s.dir.Update(ctx, s.sender, id, func(n *NodeInfo) error {
 		v := n.Version
 		*n = info
-		n.Version, n.State = v, Live
+		n.Version, n.State = v, Joining
 		return nil
 	})
 	if err != nil {
@@ -386,7 +380,7 @@ func (s *Service) exchange(ctx context.Context, id keys.NodeID) error {
 func (s *Service) announce(ctx context.Context) {
 	if have, ok := s.dir.Get(s.self.ID); ok {
 		now := s.self
-		now.Version, now.State = have.Version, have.State
+		now.Version, now.State = have.Version, joined(have.State)
 		if now == have {
 			return
 		}
@@ -403,7 +397,7 @@ func (s *Service) announce(ctx context.Context) {
 			if n.State == Decommissioned {
 				return nil
 			}
-			state, v := n.State, n.Version
+			state, v := joined(n.State), n.Version
 			*n = s.self
 			n.State, n.Version = state, v
 			return nil
@@ -418,6 +412,14 @@ func (s *Service) announce(ctx context.Context) {
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// joined is the state of a node that runs: its first announcement makes a node that joins a member.
+func joined(s NodeState) NodeState {
+	if s == Joining {
+		return Live
+	}
+	return s
 }
 
 // announceAt exchanges directories with whoever listens at the addresses of --join.

@@ -27,6 +27,7 @@ const (
 	Draining                  // gives its leases away and takes none
 	Decommissioned            // for good; its ID is never used again (SAFETY S18)
 	Decommissioning           // its replicas are moved away
+	Joining                   // it got its ID; whether it has noted it down, nobody knows yet
 )
 
 // String names the state.
@@ -40,6 +41,8 @@ func (s NodeState) String() string {
 		return "decommissioned"
 	case Decommissioning:
 		return "decommissioning"
+	case Joining:
+		return "joining"
 	}
 	return fmt.Sprintf("state(%d)", uint8(s))
 }

@@ -177,6 +177,7 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 	}
 	n.Agent, err = liveness.Start(liveness.Config{
 		Network: n.Net, Clock: n.Clock, Time: cfg.Time, Self: n.Identity.Node, Boot: n.Boot, Neighbours: neighbours, Nodes: n.Directory.Nodes,
+		Counted:  func() []keys.NodeID { return n.Directory.Counted(neighbours()) },
 		Promised: promised, PersistPromise: local.PersistPromise, Support: cfg.Support, OnClockFatal: cfg.OnFatal,
 		Logger: cfg.Log, Registerer: cfg.Registerer,
 	})

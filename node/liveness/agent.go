@@ -38,6 +38,7 @@ type Agent struct {
 	onLapse   []func(keys.NodeID)
 	onGranted []func(keys.NodeID)
 	slow      map[keys.NodeID]bool // peers that are no neighbours
+	counted   map[keys.NodeID]bool // see Config.Counted, without Self; replaced as a whole
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -157,14 +158,17 @@ func (a *Agent) refreshPeers() {
 			a.peer(n)
 		}
 	}
-	known := 1
+	counted := map[keys.NodeID]bool{}
+	for _, n := range a.cfg.Counted() {
+		if n > 0 && n != a.cfg.Self {
+			counted[n] = true
+		}
+	}
 	a.mu.Lock()
+	a.counted = counted
 	for id := range *a.peers.Load() {
 		// A node that left both lists is not spoken to any more.
 		a.slow[id] = !near[id]
-		if near[id] || far[id] {
-			known++
-		}
 	}
 	for id := range a.slow {
 		if !near[id] && !far[id] {
@@ -172,7 +176,7 @@ func (a *Agent) refreshPeers() {
 		}
 	}
 	a.mu.Unlock()
-	a.judgeReady(known)
+	a.judgeReady()
 }
 
 // interval returns how often to send to a peer, and whether to ask for its support;
@@ -230,7 +234,7 @@ func (a *Agent) checkStall(last, now hlc.Reading) {
 			p.sampled = false
 			p.mu.Unlock()
 		}
-		a.countReady()
+		a.judgeReady()
 	}
 	late := time.Duration(now.Mono-last.Mono) - a.cfg.Tick
 	if late <= a.cfg.StallGrace {

@@ -310,6 +310,29 @@ func TestFarNodes(t *testing.T) {
 	})
 }
 
+// A node whose disk is lost stays a neighbour until its replicas are replaced, which needs a lease,
+// which needs nodes that are ready: it does not count for the majority that agrees on the time.
+func TestNodesThatAreGoneDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := raftnet.NewMemNet(9)
+		all := []keys.NodeID{1, 2, 3, 4, 5}
+		counted := all
+		list := func(_ keys.NodeID, c *Config) { c.Counted = func() []keys.NodeID { return counted } }
+		a, b := startNode(t, net, 1, all, 1, 0, list), startNode(t, net, 2, all, 1, 0, list)
+		time.Sleep(10 * time.Second)
+		require.False(t, a.Ready(), "two of five agree")
+		counted = []keys.NodeID{1, 2, 3}
+		time.Sleep(5 * time.Second)
+		require.True(t, a.Ready())
+		require.True(t, b.Ready())
+		_, ok := a.SupportedBy(2)
+		require.True(t, ok)
+		a.Close()
+		b.Close()
+		net.Close()
+	})
+}
+
 func TestConfigListsEveryFault(t *testing.T) {
 	_, err := Start(Config{Support: time.Millisecond, Tick: time.Microsecond})
 	for _, want := range []string{"Network is nil", "Clock is nil", "Self is 0", "Boot is 0", "PersistPromise is nil", "Support is 1ms", "Tick is 1µs"} {

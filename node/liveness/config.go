@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,11 @@ type Config struct {
 	// Neighbours returns the nodes that share a range with this one; Nodes returns all.
 	// They are called a few times a second, must be quick and may include Self.
 	Neighbours, Nodes func() []keys.NodeID
+
+	// Counted returns the nodes of which a majority must agree with this node's clock (S1). It
+	// names no node that is known to be gone for good: with those counted, a cluster that lost a
+	// few disks could not be restarted. Default: Neighbours and Nodes. May include Self.
+	Counted func() []keys.NodeID
 
 	// Promised is the largest D that any run of this node promised, as PersistPromise
 	// stored it; 0 if it never ran. PersistPromise is synced before it returns.
@@ -77,6 +83,9 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.Nodes == nil {
 		c.Nodes = c.Neighbours
+	}
+	if c.Counted == nil {
+		c.Counted = func() []keys.NodeID { return slices.Concat(c.Neighbours(), c.Nodes()) }
 	}
 	if c.OnClockFatal == nil {
 		c.OnClockFatal = func(error) {}

@@ -187,30 +187,26 @@ func (a *Agent) Boot(node keys.NodeID) uint64 {
 	return max(p.theirBoot, p.boot)
 }
 
-// countReady is judgeReady with the lists that were read last.
-func (a *Agent) countReady() {
+// others returns the nodes that count, without this one. The map is not to be changed.
+func (a *Agent) others() map[keys.NodeID]bool {
 	a.mu.Lock()
-	known := len(a.slow) + 1
-	if _, ok := a.slow[a.cfg.Self]; ok {
-		known--
-	}
-	a.mu.Unlock()
-	a.judgeReady(known)
+	defer a.mu.Unlock()
+	return a.counted
 }
 
-func (a *Agent) judgeReady(known int) {
+func (a *Agent) judgeReady() {
 	if a.ready.Load() {
 		return
 	}
-	measured := 1
+	counted, measured := a.others(), 0
 	for _, p := range *a.peers.Load() {
 		p.mu.Lock()
-		if p.sampled {
+		if p.sampled && counted[p.id] {
 			measured++
 		}
 		p.mu.Unlock()
 	}
-	if measured > known/2 {
+	if 1+measured > (1+len(counted))/2 {
 		a.ready.Store(true)
 	}
 }
@@ -218,21 +214,20 @@ func (a *Agent) judgeReady(known int) {
 // judgeClock stops the node if its clock lies beyond 80% of the bound for a majority of
 // its peers, each by its whole error interval (SAFETY S1).
 func (a *Agent) judgeClock() {
-	a.countReady()
+	a.judgeReady()
 	bound := a.cfg.Clock.MaxOffset() * 4 / 5
 	if bound <= 0 {
 		return
 	}
-	var beyond, peers int
+	var beyond int
+	counted := a.others()
+	peers := len(counted)
 	var worst time.Duration
 	// What a node said before it went away convicts nobody.
 	recent := a.time.Read().Mono - int64(3*a.cfg.SlowHeartbeat)
+	// Also those that were not heard of yet count: after a start the first one to answer may be
+	// the one whose clock is wrong.
 	for _, p := range *a.peers.Load() {
-		// Also those that were not heard of yet: after a start the first one to answer may be
-		// the one whose clock is wrong.
-		if every, _ := a.interval(p.id); every > 0 && p.id != a.cfg.Self {
-			peers++
-		}
 		p.mu.Lock()
 		if p.sampled {
 			near := min(max(p.lo, 0), bound*1000)
@@ -240,7 +235,7 @@ func (a *Agent) judgeClock() {
 				near = -p.hi
 			}
 			worst = max(worst, near)
-			if (p.lo > bound || p.hi < -bound) && p.ackMono.Load() > recent {
+			if (p.lo > bound || p.hi < -bound) && counted[p.id] && p.ackMono.Load() > recent {
 				beyond++
 			}
 		}

@@ -95,6 +95,7 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 			return true
 		})
 		h.s.members.distrusted(q)
+		h.s.stopping.Go(h.s.noteSuspects) // before the range is split again
 	}
 	h.t.add("%s log %s: %s%s", h.node, r.Level, r.Message, b.String())
 	return nil

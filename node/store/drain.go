@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,7 +79,8 @@ func (s *Store) Decommission(ctx context.Context, node keys.NodeID, dead bool, p
 	if n, ok := s.cfg.Directory.Get(node); !ok {
 		return fmt.Errorf("store: there is no node %d", node)
 	} else if n.State != cluster.Decommissioned {
-		if err := s.cfg.Directory.SetState(ctx, &s.sender, node, state); err != nil {
+		// That it is decommissioned already may not have come here yet.
+		if err := s.cfg.Directory.SetState(ctx, &s.sender, node, state); err != nil && !errors.Is(err, cluster.ErrDecommissioned) {
 			return err
 		}
 	}

@@ -127,7 +127,7 @@ func (s *Store) jobs(r *rep, now time.Time, v *view) []job {
 			r.q.leaderless = now
 		} else if now.Sub(r.q.leaderless) > leaderlessFor {
 			r.q.leaderless = now
-			return []job{s.checkMembership}
+			return []job{s.checkMembership, s.ensureVoters}
 		}
 		return nil
 	}
@@ -203,6 +203,24 @@ func (s *Store) ensureReplicas(ctx context.Context, r *rep) error {
 	var errs []error
 	for _, rd := range s.strangers(r, &d) {
 		errs = append(errs, s.callReplica(ctx, rd.Node, raftnet.MethodReplicaCreate, rd.Replica, &d))
+	}
+	return errors.Join(errs...)
+}
+
+// ensureVoters makes replicas that other voters lack while the range has no leader. A voter whose
+// split came with a snapshot of the left side may never have been reached by a leader of the right
+// side; were the others lost but one, its vote is what a quorum needs. It has acknowledged nothing
+// under its ID, or it would have its replica (S18), so an empty log is what it may vote with.
+func (s *Store) ensureVoters(ctx context.Context, r *rep) error {
+	d := r.desc()
+	if d == nil {
+		return nil
+	}
+	var errs []error
+	for _, rd := range d.Replicas {
+		if rd.Node != s.cfg.Node && rd.Type != kv.NonVoter && s.cfg.Support.Live(rd.Node) {
+			errs = append(errs, s.callReplica(ctx, rd.Node, raftnet.MethodReplicaCreate, rd.Replica, d))
+		}
 	}
 	return errors.Join(errs...)
 }

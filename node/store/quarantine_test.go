@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/atolldb/atoll/node/cluster"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/storage"
@@ -121,6 +122,32 @@ func TestDifferingReplicaIsReplaced(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A quarantined leaseholder hands its range to a node that drains rather than to nobody: whether
+// the others drain is written in that very range.
+func TestQuarantinedLeaseholderAmongDrainingNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, often, "a", "b", "c")
+		require.NoError(t, c.nodes[0].put(t.Context(), tkey(7), "right"))
+		victim := c.leaseholder(2)
+		for _, n := range c.nodes {
+			if n != victim {
+				require.NoError(t, victim.dir.SetState(t.Context(), victim.sender, n.id, cluster.Draining))
+				n.store.draining.Store(true)
+			}
+		}
+		time.Sleep(5 * time.Second)
+		require.Equal(t, victim, c.leaseholder(2))
+		old := victim.store.get(2).id
+		victim.flip(tkey(7), 1)
+		c.eventually(time.Minute, func() bool { return c.leaseholder(2) != victim })
+		for _, n := range c.nodes {
+			require.NoError(t, n.put(t.Context(), tkey(8), "more"))
+		}
+		c.renewed(victim, 2, old)
+		c.close()
+	})
 }
 
 // S23: without a majority nothing is removed.

@@ -151,7 +151,11 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 			return step{kv.RemoveReplica, rd.Node}, true
 		}
 	}
+	// Zones with a voter that stays count, too, though their nodes may all be draining just now.
 	zones := map[string]bool{}
+	for z := range zoneVoters {
+		zones[z] = true
+	}
 	for _, n := range v.nodes {
 		if usable(n) {
 			zones[place(n)] = true
@@ -213,18 +217,27 @@ func changeName(k kv.ReplicaChangeKind) string {
 	return [...]string{"add non-voter", "promote to voter", "remove"}[k]
 }
 
-// moveLease hands a range to a live voter, on a node that keeps leases if there is one.
+// moveLease hands a range to a live voter on a node that keeps leases. A replica that is
+// distrusted serves nothing: it hands its range to a node that drains if there is no other.
 func (s *Store) moveLease(ctx context.Context, r *rep) error {
-	var errs []error
+	var keep, drain []keys.NodeID
 	for _, rd := range r.desc().Replicas {
 		if rd.Node == s.cfg.Node || rd.Type != kv.Voter || rd.Quarantine != kv.Trusted || !s.cfg.Support.Live(rd.Node) || s.isDead(rd.Node) {
 			continue
 		}
 		if n, ok := s.cfg.Directory.Get(rd.Node); ok && n.State != cluster.Live {
-			continue
+			drain = append(drain, rd.Node)
+		} else {
+			keep = append(keep, rd.Node)
 		}
+	}
+	if r.distrusted.Load() {
+		keep = append(keep, drain...)
+	}
+	var errs []error
+	for _, node := range keep {
 		r.admin.Lock()
-		err := s.transfer(ctx, r, rd.Node)
+		err := s.transfer(ctx, r, node)
 		r.admin.Unlock()
 		if err == nil {
 			return nil

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -54,6 +56,7 @@ func TestNextStep(t *testing.T) {
 		{"differs, and its node is dead", desc(v(1), v(2), bad(3)), three, 3, "none"},
 		{"a non-voter that differs", desc(v(1), v(2), v(3), func() kv.ReplicaDescriptor { r := bad(4); r.Type = kv.NonVoter; return r }()), spare, 0, "remove 4"},
 		{"removed because it differed", desc(v(1), v(2)), three, 0, "add non-voter 3"},
+		{"removed while the others drain", desc(v(1), v(2)), []cluster.NodeInfo{node(1, "a", cluster.Draining), node(2, "b", cluster.Draining), three[2]}, 0, "add non-voter 3"},
 		{"grows into new zones", desc(v(1)), three, 0, "add non-voter 2"},
 		{"not to two", desc(v(1)), three[:2], 0, "none"},
 		{"goes on to three", desc(v(1), v(2)), three, 0, "add non-voter 3"},
@@ -331,6 +334,57 @@ func TestIdleCost(t *testing.T) {
 		}
 		t.Logf("all: %.1f messages/s", float64(total)/window.Seconds())
 		require.Less(t, float64(total)/window.Seconds(), 3000.0)
+		c.close()
+	})
+}
+
+// A voter that skipped a split by a snapshot of the left side has no replica of the right side
+// until somebody tells it. If the right side's leaseholder is lost before that, a candidate tells
+// it, for its vote is the one that makes a quorum.
+func TestCandidateTellsVoterOfItsReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, func(cfg *Config) { cfg.DeadAfter, cfg.ShortLog = time.Hour, 4 }, "a", "b", "c")
+		require.NoError(t, c.nodes[0].put(t.Context(), tkey(0), "first"))
+		l := c.leaseholder(2)
+		late := c.nodes[0]
+		if late == l {
+			late = c.nodes[1]
+		}
+		late.kill()
+		_, err := sendOne[*kv.AdminSplitResponse](t.Context(), l.sender, &kv.AdminSplitRequest{SplitKey: tkey(500)})
+		require.NoError(t, err)
+		var right keys.RangeID
+		for i := range 100 {
+			require.NoError(t, l.put(t.Context(), tkey(i), "left"))
+			for _, n := range c.up() {
+				require.NoError(t, n.engines.State.Flush())
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		require.NoError(t, l.put(t.Context(), tkey(600), "right"))
+		for _, r := range l.store.Ranges() {
+			if r.Desc.Contains(tkey(600)) {
+				right = r.Desc.RangeID
+			}
+		}
+		require.Greater(t, right, keys.RangeID(2))
+
+		late.restart()
+		deaf := func(context.Context, keys.NodeID, []byte) ([]byte, error) { return nil, errors.New("deaf") }
+		late.ep.Handle(raftnet.MethodReplicaCreate, deaf)
+		require.Nil(t, late.store.get(right))
+		leftAt := func(n *testNode) uint64 { at, _ := n.store.get(2).info(); return at }
+		c.eventually(30*time.Second, func() bool {
+			return late.store.get(2).desc().Generation > 1 && leftAt(late) == leftAt(c.leaseholder(2))
+		})
+		c.leaseholder(right).kill()
+		late.ep.Handle(raftnet.MethodReplicaCreate, late.store.onReplicaCreate)
+		require.Nil(t, late.store.get(right), "it took the snapshot, not the split")
+
+		c.leaseholder(right)
+		v, err := late.get(t.Context(), tkey(600))
+		require.NoError(t, err)
+		require.Equal(t, "right", v)
 		c.close()
 	})
 }
