@@ -100,34 +100,37 @@ func TestFoundingRepeatsRefusesAndRecovers(t *testing.T) {
 		}
 		client := net.Listen("client")
 		// A member that does not answer: nothing is founded.
-		_, err := Init(t.Context(), client, "one", []string{"a", "b", "nobody"})
+		_, err := Init(t.Context(), client, "one", []string{"a", "b", "nobody"}, "")
 		require.ErrorContains(t, err, "nobody")
 		// A node bound to another plan refuses; the others have accepted but found nothing.
-		_, err = Init(t.Context(), client, "other", []string{"c"})
+		_, err = Init(t.Context(), client, "other", []string{"c"}, "")
 		require.NoError(t, err)
-		_, err = Init(t.Context(), client, "one", addrs)
+		_, err = Init(t.Context(), client, "one", addrs, "")
 		require.ErrorContains(t, err, `cluster "other"`)
 		nodes[2].stop()
 		nodes[2] = start(t, net, "c", storage.MemFS())
 
-		p, err := Init(t.Context(), client, "one", addrs)
+		_, err = Init(t.Context(), client, "one", addrs, "secret")
+		require.ErrorContains(t, err, "want SCRAM-SHA-256")
+		p, err := Init(t.Context(), client, "one", addrs, "SCRAM-SHA-256$first")
 		require.NoError(t, err)
-		again, err := Init(t.Context(), client, "one", addrs)
+		require.Contains(t, p.InitialData(), kv.KeyValue{Key: keys.SuperuserVerifier(), Value: []byte("SCRAM-SHA-256$first")})
+		again, err := Init(t.Context(), client, "one", addrs, "SCRAM-SHA-256$second")
 		require.NoError(t, err)
-		require.Equal(t, p, again)
+		require.Equal(t, p, again, "a cluster that stands keeps its password")
 		for i, n := range nodes {
 			r := n.wait()
 			require.Equal(t, Identity{ClusterID: "one", Node: keys.NodeID(i + 1)}, r.Identity)
 			require.Equal(t, p, r.Plan)
 			require.Equal(t, p.InitialData(), r.Plan.InitialData())
 		}
-		_, err = Init(t.Context(), client, "two", addrs)
+		_, err = Init(t.Context(), client, "two", addrs, "")
 		require.ErrorContains(t, err, `belongs to cluster "one"`)
 
 		// A member loses its disk: init must not found again (S28).
 		nodes[0].stop()
 		nodes[0] = start(t, net, "a", storage.MemFS())
-		_, err = Init(t.Context(), client, "one", addrs)
+		_, err = Init(t.Context(), client, "one", addrs, "")
 		require.ErrorContains(t, err, "join as a new node")
 		for _, n := range nodes {
 			n.stop()
@@ -161,7 +164,7 @@ func TestJoinDirectoryAndBootCounter(t *testing.T) {
 		net := raftnet.NewMemNet(1)
 		client := net.Listen("client")
 		a := start(t, net, "a", storage.MemFS())
-		p, err := Init(t.Context(), client, "x", []string{"a"})
+		p, err := Init(t.Context(), client, "x", []string{"a"}, "")
 		require.NoError(t, err)
 		sender := &mapSender{m: map[string]kv.KeyValue{}}
 		for _, d := range p.InitialData() {
@@ -244,9 +247,9 @@ func TestAnnounceToAnotherCluster(t *testing.T) {
 		client := net.Listen("client")
 		nodes := []*testNode{start(t, net, "a", storage.MemFS()), start(t, net, "b", storage.MemFS())}
 		other := start(t, net, "other", storage.MemFS())
-		p, err := Init(t.Context(), client, "x", []string{"a", "b"})
+		p, err := Init(t.Context(), client, "x", []string{"a", "b"}, "")
 		require.NoError(t, err)
-		_, err = Init(t.Context(), client, "y", []string{"other"})
+		_, err = Init(t.Context(), client, "y", []string{"other"}, "")
 		require.NoError(t, err)
 		sender := &mapSender{m: map[string]kv.KeyValue{}, ts: p.CreatedAt}
 		for _, d := range p.InitialData() {

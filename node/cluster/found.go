@@ -23,6 +23,7 @@ const (
 	callTimeout = 3 * time.Second
 	retryEvery  = 500 * time.Millisecond
 	maxIDLen    = 128
+	maxVerifier = 512
 )
 
 func (p *Plan) validate() error {
@@ -32,6 +33,9 @@ func (p *Plan) validate() error {
 	}
 	if p.CreatedAt <= 0 {
 		errs = append(errs, fmt.Errorf("cluster: plan was created at %d", p.CreatedAt))
+	}
+	if p.Verifier != "" && (!strings.HasPrefix(p.Verifier, "SCRAM-SHA-256$") || len(p.Verifier) > maxVerifier) {
+		errs = append(errs, fmt.Errorf("cluster: plan has a password verifier of %d bytes, want SCRAM-SHA-256 in at most %d", len(p.Verifier), maxVerifier))
 	}
 	if len(p.Members) == 0 || len(p.Members) > maxNodes {
 		errs = append(errs, fmt.Errorf("cluster: plan has %d members, want 1 to %d", len(p.Members), maxNodes))
@@ -56,8 +60,9 @@ func (p *Plan) member(id keys.NodeID) (NodeInfo, bool) {
 }
 
 // Init founds a cluster on the nodes at addrs, or completes an Init that was interrupted.
-// On a founded cluster it does nothing.
-func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string) (*Plan, error) {
+// On a founded cluster it does nothing. verifier is that of the first user's password, in
+// PostgreSQL's form, or empty; of several tries, that of the first counts.
+func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string, verifier string) (*Plan, error) {
 	all := make([]*status, len(addrs))
 	for i, addr := range addrs {
 		b, err := call(ctx, net, addr, raftnet.MethodInitStatus, nil)
@@ -68,7 +73,7 @@ func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string)
 			return nil, fmt.Errorf("cluster: init: node at %s: %w", addr, err)
 		}
 	}
-	p, err := choosePlan(clusterID, addrs, all)
+	p, err := choosePlan(clusterID, addrs, all, verifier)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +97,7 @@ func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string)
 }
 
 // choosePlan returns the plan that the nodes are bound to, or a new one if all are empty.
-func choosePlan(clusterID string, addrs []string, all []*status) (*Plan, error) {
+func choosePlan(clusterID string, addrs []string, all []*status, verifier string) (*Plan, error) {
 	var bound *Plan
 	var empty, founded []string
 	for i, s := range all {
@@ -133,7 +138,7 @@ func choosePlan(clusterID string, addrs []string, all []*status) (*Plan, error) 
 		}
 		return bound, nil
 	}
-	p := &Plan{ClusterID: clusterID, CreatedAt: time.Now().UnixNano()}
+	p := &Plan{ClusterID: clusterID, CreatedAt: time.Now().UnixNano(), Verifier: verifier}
 	for i, s := range all {
 		m := s.Info
 		m.ID, m.Version = keys.NodeID(i+1), 1

@@ -65,5 +65,8 @@ func (p *Plan) InitialData() []kv.KeyValue {
 	for i := range p.Members {
 		out = append(out, kv.KeyValue{Key: keys.NodeDirectory(p.Members[i].ID), Value: p.Members[i].Encode()})
 	}
+	if p.Verifier != "" {
+		out = append(out, kv.KeyValue{Key: keys.SuperuserVerifier(), Value: []byte(p.Verifier)})
+	}
 	return out
 }

@@ -138,6 +138,8 @@ type Plan struct {
 	ClusterID string
 	CreatedAt int64 // Unix nanoseconds, from the clock of whoever ran init
 	Members   []NodeInfo
+	// Verifier is the first user's SCRAM-SHA-256 verifier; empty: no password.
+	Verifier string
 }
 
 func (p *Plan) append(b []byte) []byte {
@@ -146,7 +148,7 @@ func (p *Plan) append(b []byte) []byte {
 	for i := range p.Members {
 		b = appendBytes(b, 3, p.Members[i].append(nil))
 	}
-	return b
+	return appendString(b, 4, p.Verifier)
 }
 
 func decodePlan(b []byte) (Plan, error) {
@@ -166,6 +168,8 @@ func decodePlan(b []byte) (Plan, error) {
 				return fmt.Errorf("%w: more than %d members", ErrCorrupt, maxNodes)
 			}
 			p.Members = append(p.Members, n)
+		case 4:
+			p.Verifier = string(data)
 		}
 		return nil
 	})

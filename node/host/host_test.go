@@ -63,7 +63,7 @@ func startCluster(t testing.TB, n int) ([]*host.Node, []string) {
 	require.NoError(t, err)
 	defer client.Close()
 	require.Eventually(t, func() bool {
-		_, err := cluster.Init(ctx, client, "7d2e7b60-3c57-4d0c-a3b8-1f1c2d3e4f50", addrs)
+		_, err := cluster.Init(ctx, client, "7d2e7b60-3c57-4d0c-a3b8-1f1c2d3e4f50", addrs, "")
 		return err == nil
 	}, testTimeout, 20*time.Millisecond)
 	wg.Wait()

@@ -117,6 +117,10 @@ func NodeDirectory(id NodeID) Key {
 	return binary.BigEndian.AppendUint32(System("node/"), uint32(id))
 }
 
+// SuperuserVerifier returns the system key in which a founding leaves the first user's password
+// verifier for the catalog, which takes it away.
+func SuperuserVerifier() Key { return System("superuser-verifier") }
+
 // TablePrefix returns the prefix of a table's data.
 func TablePrefix(table uint32) Key {
 	return binary.BigEndian.AppendUint32(Key{tableByte}, table)

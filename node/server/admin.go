@@ -12,6 +12,7 @@ import (
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/node/sql/ddl"
 )
 
 // admin carries out what SQL asks of the cluster. It implements session.ClusterAdmin.
@@ -44,8 +45,17 @@ func (a admin) DecommissionNode(ctx context.Context, node int32, dead bool) erro
 const foundRetry = 200 * time.Millisecond
 
 // Found founds a cluster on the nodes at addrs, once (SAFETY S28). It tries until the
-// context is done, since nodes may still be starting; a refusal ends it at once.
-func Found(ctx context.Context, clusterID string, addrs []string, certs string) (*cluster.Plan, error) {
+// context is done, since nodes may still be starting; a refusal ends it at once. password becomes
+// that of role postgres (empty: it has none, and nobody can log in where certificates are used); a
+// cluster that stands already keeps its own.
+func Found(ctx context.Context, clusterID string, addrs []string, certs, password string) (*cluster.Plan, error) {
+	var verifier string
+	if password != "" {
+		var err error
+		if verifier, err = ddl.ScramVerifier(password); err != nil {
+			return nil, err
+		}
+	}
 	tc := raftnet.TCPConfig{Resolve: func(keys.NodeID) (string, bool) { return "", false }}
 	if certs != "" {
 		c, err := openCertificates(certs)
@@ -65,7 +75,7 @@ func Found(ctx context.Context, clusterID string, addrs []string, certs string) 
 	}
 	defer net.Close()
 	for {
-		plan, err := cluster.Init(ctx, net, clusterID, addrs)
+		plan, err := cluster.Init(ctx, net, clusterID, addrs, verifier)
 		if err == nil || errors.Is(err, cluster.ErrOtherPlan) {
 			return plan, err
 		}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -302,19 +301,15 @@ func (s *Server) watchReadiness(ctx context.Context, n *host.Node) {
 	}
 }
 
-// serveHTTP opens the HTTP port at once: a node that waits says what for.
+// serveHTTP opens the HTTP port at once: a node that waits says what for. It is plain HTTP also where
+// certificates are used: probes and scrapers have none, and it changes nothing and shows no data.
 func (s *Server) serveHTTP() (stop func(), err error) {
 	l, err := net.Listen("tcp", s.cfg.HTTPListen)
 	if err != nil {
 		return nil, fmt.Errorf("--http-listen %s: %w", s.cfg.HTTPListen, err)
 	}
 	srv := &http.Server{Handler: newHTTP(s, s.reg, s.cfg.FaultInjection), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
-	if s.certs != nil {
-		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certs.sql().GetCertificate}
-		go func() { _ = srv.ServeTLS(l, "", "") }()
-	} else {
-		go func() { _ = srv.Serve(l) }()
-	}
+	go func() { _ = srv.Serve(l) }()
 	return func() { _ = srv.Close() }, nil
 }
 

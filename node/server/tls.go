@@ -83,7 +83,7 @@ func (c *certificates) peer() (server, client *tls.Config) {
 	server = &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		cert, pool := c.current()
 		return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*cert}, ClientCAs: pool,
-			ClientAuth: tls.RequireAndVerifyClientCert}, nil
+			ClientAuth: tls.RequireAndVerifyClientCert, VerifyConnection: isNode}, nil
 	}}
 	client = &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -92,7 +92,7 @@ func (c *certificates) peer() (server, client *tls.Config) {
 			return cert, nil
 		},
 		// The chain is checked by hand against the current CA, so that its rotation counts; a
-		// node's name is not its address: every certificate of this CA is a node's.
+		// node's name is not its address: isNode looks at the common name.
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection below does it
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			_, pool := c.current()
@@ -100,11 +100,27 @@ func (c *certificates) peer() (server, client *tls.Config) {
 			for _, ic := range cs.PeerCertificates[1:] {
 				opts.Intermediates.AddCert(ic)
 			}
-			_, err := cs.PeerCertificates[0].Verify(opts)
-			return err
+			if _, err := cs.PeerCertificates[0].Verify(opts); err != nil {
+				return err
+			}
+			return isNode(cs)
 		},
 	}
 	return server, client
+}
+
+// NodeName is the common name of certificates whose bearers may speak as nodes. Others of the same
+// CA, a load balancer's or a client's, may not.
+const NodeName = "node"
+
+func isNode(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("server: the peer has no certificate")
+	}
+	if cn := cs.PeerCertificates[0].Subject.CommonName; cn != NodeName {
+		return fmt.Errorf("server: the peer's certificate has the common name %q; nodes' certificates have %q", cn, NodeName)
+	}
+	return nil
 }
 
 // sql returns the configuration of the SQL port.

@@ -125,7 +125,7 @@ func (s *sim) found() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for {
-		_, err := cluster.Init(ctx, client, "sim", addrs)
+		_, err := cluster.Init(ctx, client, "sim", addrs, "")
 		if err == nil {
 			break
 		}

@@ -65,7 +65,7 @@ func newCluster(t *testing.T, conf func(*Config), zones ...string) *testCluster 
 	}
 	time.Sleep(time.Second)
 	client := c.net.Listen("client")
-	_, err := cluster.Init(t.Context(), client, "test", addrs)
+	_, err := cluster.Init(t.Context(), client, "test", addrs, "")
 	require.NoError(t, err)
 	for range c.nodes {
 		require.NoError(t, <-done)

@@ -114,10 +114,17 @@ type process struct {
 // spawn starts a program. It ends with the test at the latest, and with this process.
 func spawn(t testing.TB, path string, args ...string) *process {
 	t.Helper()
+	return spawnEnv(t, nil, path, args...)
+}
+
+// spawnEnv is spawn with more environment variables, each NAME=value.
+func spawnEnv(t testing.TB, env []string, path string, args ...string) *process {
+	t.Helper()
 	p := &process{cmd: exec.Command(path, args...), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p.cmd.Env = append(os.Environ(), "PGCONNECT_TIMEOUT=10", "LC_ALL=C", "LANG=C", "PGTZ=UTC")
+	p.cmd.Env = append(p.cmd.Env, env...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}

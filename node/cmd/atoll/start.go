@@ -82,7 +82,7 @@ func newLogger(level string) (*slog.Logger, error) {
 }
 
 func initCommand() *cobra.Command {
-	var id, nodes, certs string
+	var id, nodes, certs, passwordFile, password string
 	var insecure bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -100,12 +100,18 @@ func initCommand() *cobra.Command {
 			if (certs == "") != insecure {
 				faults = append(faults, errors.New("give exactly one of --certs and --insecure"))
 			}
+			if passwordFile != "" {
+				var err error
+				if password, err = readPassword(passwordFile); err != nil {
+					faults = append(faults, err)
+				}
+			}
 			if err := errors.Join(faults...); err != nil {
 				return usageError{err}
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			plan, err := server.Found(ctx, id, strings.Split(nodes, ","), certs)
+			plan, err := server.Found(ctx, id, strings.Split(nodes, ","), certs, password)
 			if err != nil {
 				return err
 			}
@@ -121,6 +127,23 @@ func initCommand() *cobra.Command {
 	f.StringVar(&nodes, "nodes", "", "addresses (--advertise) of the initial nodes, separated by commas")
 	f.StringVar(&certs, "certs", "", "folder with ca.crt, node.crt and node.key")
 	f.BoolVar(&insecure, "insecure", false, "the nodes run without certificates")
+	f.StringVar(&passwordFile, "password-file", "", "file with the first password of role postgres; a cluster that stands keeps its own (ALTER ROLE changes it)")
 	f.DurationVar(&timeout, "timeout", time.Minute, "how long to try")
 	return cmd
+}
+
+// maxPassword is the longest password in bytes; PostgreSQL's clients send no longer ones.
+const maxPassword = 1024
+
+// readPassword reads a file with a password, without the line end that editors add.
+func readPassword(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("--password-file: %w", err)
+	}
+	p := strings.TrimRight(string(b), "\r\n")
+	if p == "" || len(p) > maxPassword || strings.ContainsAny(p, "\r\n\x00") {
+		return "", fmt.Errorf("--password-file %s has a password of %d bytes: want one line of 1 to %d bytes", path, len(p), maxPassword)
+	}
+	return p, nil
 }

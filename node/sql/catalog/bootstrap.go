@@ -3,6 +3,8 @@ package catalog
 import (
 	"context"
 	"fmt"
+
+	"github.com/atolldb/atoll/node/keys"
 )
 
 // DefaultDatabase, DefaultUser and PublicSchema are what a new cluster has.
@@ -27,8 +29,18 @@ func EnsureBootstrap(ctx context.Context, db DB) error {
 			}
 			return nil
 		}
+		// What the founding left for role postgres.
+		password, err := t.Get(ctx, keys.SuperuserVerifier(), true)
+		if err != nil {
+			return err
+		}
+		if password.Exists {
+			if err := t.Delete(ctx, keys.SuperuserVerifier(), condition(password)); err != nil {
+				return err
+			}
+		}
 		now := db.Now()
-		for _, d := range bootstrapDescriptors() {
+		for _, d := range bootstrapDescriptors(string(password.Value)) {
 			h := d.Head()
 			h.Version, h.State, h.ModTime = 1, DescPublic, now
 			if err := t.Put(ctx, descriptorKey(h.ID), Encode(d), blind); err != nil {
@@ -61,7 +73,8 @@ const (
 	template0PublicID ID = 16002
 )
 
-func bootstrapDescriptors() []Descriptor {
+// verifier is that of role postgres; empty: no password.
+func bootstrapDescriptors(verifier string) []Descriptor {
 	db := func(id ID, name string, template, conn bool) Descriptor {
 		d := &Database{IsTemplate: template, AllowConn: conn, ConnLimit: -1}
 		d.ID, d.Name, d.Owner = id, name, SuperuserID
@@ -74,7 +87,7 @@ func bootstrapDescriptors() []Descriptor {
 		}
 		return d
 	}
-	role := &Role{Superuser: true, Inherit: true, CreateRole: true, CreateDB: true, Login: true, Replication: true, BypassRLS: true, ConnLimit: -1}
+	role := &Role{Superuser: true, Inherit: true, CreateRole: true, CreateDB: true, Login: true, Replication: true, BypassRLS: true, ConnLimit: -1, Verifier: verifier}
 	role.ID, role.Name = SuperuserID, DefaultUser
 	out := []Descriptor{
 		role,
