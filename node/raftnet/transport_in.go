@@ -2,6 +2,7 @@ package raftnet
 
 import (
 	"io"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -96,6 +97,9 @@ func (t *RangeTransport) serveVote(from keys.NodeID, payload []byte) ([]byte, er
 		return (&voteResponse{term: req.term}).encode(nil), nil
 	}
 	h := header(from, req.from)
+	if t.unknownVoter(from, &req) {
+		h.ID = nil // raft compares it with its configuration, and the address with nothing
+	}
 	out, err := t.deliver(&raft.RequestVoteRequest{RPCHeader: h, Candidate: h.Addr, Term: req.term, LastLogIndex: req.lastIndex,
 		LastLogTerm: req.lastTerm, LeadershipTransfer: req.transfer}, nil)
 	// The limit is read after raft has voted: a leader that votes has stopped serving.
@@ -116,6 +120,29 @@ func (t *RangeTransport) serveVote(from keys.NodeID, payload []byte) ([]byte, er
 	return (&voteResponse{term: r.Term, granted: r.Granted, limit: limit}).encode(nil), nil
 }
 
+// unknownVoter reports whether the candidate is no voter in the latest configuration of this replica,
+// and its log is at least as long. Such a candidate may have become a voter in entries that this
+// replica lacks, and this replica's vote may be the one that it needs: Raft lets servers vote for
+// candidates that their own configuration does not name (Ongaro, dissertation, 4.1), hashicorp/raft
+// does not, and a range that lost its leader right after a change would stay without one. What
+// that refusal protects from, removed servers that disturb, the guards of S3 keep out.
+func (t *RangeTransport) unknownVoter(from keys.NodeID, req *voteRequest) bool {
+	r := t.raft.Load()
+	if r == nil || t.cfg.GetLog == nil {
+		return false
+	}
+	known, _ := t.voters(r)
+	id := ServerID(from, req.from)
+	if len(known) == 0 || slices.ContainsFunc(known, func(s raft.Server) bool { return s.ID == id }) {
+		return false
+	}
+	var last raft.Log
+	if err := t.cfg.GetLog(r.LastIndex(), &last); err != nil {
+		return false
+	}
+	return req.lastTerm > last.Term || req.lastTerm == last.Term && req.lastIndex >= last.Index
+}
+
 // servePreVote handles a RequestPreVote, raft's or a trial election's.
 func (t *RangeTransport) servePreVote(from keys.NodeID, payload []byte) ([]byte, error) {
 	var req voteRequest
@@ -128,6 +155,9 @@ func (t *RangeTransport) servePreVote(from keys.NodeID, payload []byte) ([]byte,
 	if !t.enterVote(from, releaseToken{}, false) {
 		t.router.askRelease(t)
 		return (&voteResponse{term: req.term}).encode(nil), nil
+	}
+	if t.unknownVoter(from, &req) {
+		return (&voteResponse{term: req.term, granted: t.Leader() == 0 && req.term >= t.raft.Load().CurrentTerm()}).encode(nil), nil
 	}
 	out, err := t.deliver(&raft.RequestPreVoteRequest{RPCHeader: header(from, req.from), Term: req.term, LastLogIndex: req.lastIndex, LastLogTerm: req.lastTerm}, nil)
 	if err != nil {

@@ -388,3 +388,51 @@ func TestCandidateTellsVoterOfItsReplica(t *testing.T) {
 		c.close()
 	})
 }
+
+// A voter that missed how another one became a voter must still be able to elect it: the range has
+// lost its leader, and they are the quorum that is left.
+func TestVoterElectsOneItDoesNotKnow(t *testing.T) {
+	for _, missed := range []string{"the promotion", "the addition"} {
+		t.Run(missed, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, func(cfg *Config) { cfg.DeadAfter = time.Hour }, "a", "b", "c")
+				require.NoError(t, c.nodes[0].put(t.Context(), tkey(0), "first"))
+				fresh := c.join("node-4", "a")
+				time.Sleep(5 * time.Second)
+				l := c.leaseholder(2)
+				var followers []*testNode
+				for _, n := range c.nodes[:3] {
+					if n != l {
+						followers = append(followers, n)
+					}
+				}
+				late, gone := followers[0], followers[1]
+				change := func(kind kv.ReplicaChangeKind, n *testNode) {
+					t.Helper()
+					r := l.store.get(2)
+					_, err := l.store.ChangeReplicas(t.Context(), r.replica.Load(), &kv.AdminChangeReplicasRequest{Generation: r.desc().Generation, Kind: kind, Node: n.id})
+					require.NoError(t, err)
+				}
+				if missed == "the promotion" {
+					change(kv.AddNonVoter, fresh)
+					time.Sleep(time.Second)
+				}
+				c.net.Isolate(late.id)
+				if missed == "the addition" {
+					change(kv.AddNonVoter, fresh)
+				}
+				change(kv.PromoteToVoter, fresh)
+				change(kv.RemoveReplica, gone)
+				require.NoError(t, l.put(t.Context(), tkey(1), "second"))
+				time.Sleep(time.Second)
+				l.kill()
+				c.net.HealNode(late.id)
+				c.eventually(2*time.Minute, func() bool { _, leads := fresh.store.get(2).leads(); return leads })
+				v, err := late.get(t.Context(), tkey(1))
+				require.NoError(t, err)
+				require.Equal(t, "second", v)
+				c.close()
+			})
+		})
+	}
+}
