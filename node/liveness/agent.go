@@ -305,7 +305,7 @@ func (a *Agent) beat(now hlc.Reading) {
 			continue
 		}
 		p.mu.Lock()
-		due := now.Mono >= p.nextBeat
+		due := now.Mono >= p.nextBeat-int64(a.cfg.Tick/2) // the tick that is nearest
 		if due {
 			p.nextBeat = now.Mono + int64(every)
 		}

@@ -305,7 +305,7 @@ func TestFarNodes(t *testing.T) {
 		require.True(t, ok)
 		n := net.Sent(raftnet.MethodHeartbeat)
 		time.Sleep(10 * time.Second)
-		require.InDelta(t, 2*400+4*10, net.Sent(raftnet.MethodHeartbeat)-n, 20)
+		require.InDelta(t, 2*200+4*10, net.Sent(raftnet.MethodHeartbeat)-n, 20)
 		closeAll(net, ns)
 	})
 }

@@ -37,13 +37,13 @@ type Config struct {
 	Promised       time.Duration
 	PersistPromise func(time.Duration) error
 
-	// Heartbeat is the interval to neighbours (25 ms), SlowHeartbeat to others (1 s).
+	// Heartbeat is the interval to neighbours (50 ms, a tenth of Support), SlowHeartbeat to others (1 s).
 	Heartbeat, SlowHeartbeat time.Duration
 	// Support is D, how long a promise lasts. Default 500 ms.
 	Support time.Duration
-	// Tick is how often deadlines are looked at. Default 5 ms.
+	// Tick is how often deadlines are looked at. Default 25 ms: every wake-up of an idle node costs.
 	Tick time.Duration
-	// StallGrace: if the ticker is later than this, promises are prolonged. 40 ms.
+	// StallGrace: if the ticker is later than this, promises are prolonged. 50 ms.
 	StallGrace time.Duration
 	// MaxClockDisagreement between the three clocks. Default 20 ms.
 	MaxClockDisagreement time.Duration
@@ -67,11 +67,11 @@ func (c *Config) EnsureDefaults() {
 			*d = v
 		}
 	}
-	set(&c.Heartbeat, 25*time.Millisecond)
+	set(&c.Heartbeat, 50*time.Millisecond)
 	set(&c.SlowHeartbeat, time.Second)
 	set(&c.Support, 500*time.Millisecond)
-	set(&c.Tick, 5*time.Millisecond)
-	set(&c.StallGrace, 40*time.Millisecond)
+	set(&c.Tick, 25*time.Millisecond)
+	set(&c.StallGrace, 50*time.Millisecond)
 	set(&c.MaxClockDisagreement, 20*time.Millisecond)
 	set(&c.MaxSampleRTT, 50*time.Millisecond)
 	set(&c.RestartMargin, 50*time.Millisecond)

@@ -1,7 +1,9 @@
 package session
 
 import (
+	"bytes"
 	"context"
+	"slices"
 
 	"github.com/jackc/pgerrcode"
 
@@ -124,11 +126,16 @@ func (s *Session) splitAt(ctx context.Context, st *parser.Statement, n *parser.S
 			return pgerror.New(pgerrcode.UndefinedObject, "index %q of table %q does not exist", n.Index, t.Name)
 		}
 	}
-	for _, row := range n.Rows {
-		key, err := s.splitKey(ctx, t, ix, row)
-		if err != nil {
+	at := make([][]byte, len(n.Rows)) // all are valid before the first split
+	for i, row := range n.Rows {
+		if at[i], err = s.splitKey(ctx, t, ix, row); err != nil {
 			return err
 		}
+	}
+	// From the right: the left side of a split keeps its leaseholder and can be split again at once,
+	// while the right side elects one.
+	slices.SortFunc(at, func(a, b []byte) int { return bytes.Compare(b, a) })
+	for _, key := range at {
 		if err := s.eng.cfg.Admin.SplitAt(ctx, key); err != nil {
 			return err
 		}
