@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
@@ -58,7 +59,7 @@ func Found(ctx context.Context, clusterID string, addrs []string, certs, passwor
 	}
 	tc := raftnet.TCPConfig{Resolve: func(keys.NodeID) (string, bool) { return "", false }}
 	if certs != "" {
-		c, err := openCertificates(certs)
+		c, err := openCertificates(certs, slog.Default())
 		if err != nil {
 			return nil, err
 		}

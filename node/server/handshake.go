@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"time"
 )
@@ -12,7 +13,7 @@ import (
 // and ends it. With TLS 1.3 a server's refusal arrives after the client's handshake, so it reads
 // until the server has had its say: a server that accepts says nothing at first.
 func Handshake(ctx context.Context, certs, addr string) error {
-	c, err := openCertificates(certs)
+	c, err := openCertificates(certs, slog.Default())
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func Run(ctx context.Context, cfg Config) error {
 	s.waitFor("the store")
 	if cfg.CertsDir != "" {
 		var err error
-		if s.certs, err = openCertificates(cfg.CertsDir); err != nil {
+		if s.certs, err = openCertificates(cfg.CertsDir, cfg.Log); err != nil {
 			return err
 		}
 	}

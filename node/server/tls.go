@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -15,6 +16,7 @@ import (
 // so that rotation needs no restart.
 type certificates struct {
 	dir string
+	log *slog.Logger
 
 	mu      sync.Mutex
 	checked time.Time
@@ -26,8 +28,8 @@ type certificates struct {
 // certCheckEvery is how often the files' times are looked at.
 const certCheckEvery = 10 * time.Second
 
-func openCertificates(dir string) (*certificates, error) {
-	c := &certificates{dir: dir}
+func openCertificates(dir string, log *slog.Logger) (*certificates, error) {
+	c := &certificates{dir: dir, log: log}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.loadLocked(); err != nil {
@@ -72,7 +74,11 @@ func (c *certificates) current() (*tls.Certificate, *x509.CertPool) {
 	if time.Since(c.checked) > certCheckEvery {
 		c.checked = time.Now()
 		if c.newest().After(c.changed) {
-			_ = c.loadLocked()
+			if err := c.loadLocked(); err != nil {
+				c.log.Error("the changed certificates can't be read; those read before stay in force", "dir", c.dir, "err", err)
+			} else {
+				c.log.Info("read the changed certificates", "dir", c.dir, "until", c.cert.Leaf.NotAfter)
+			}
 		}
 	}
 	return c.cert, c.pool
