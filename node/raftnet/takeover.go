@@ -205,7 +205,7 @@ func (k *takeover) leaseless(t *RangeTransport, term uint64) {
 	due := now-t.elect.since >= int64(k.r.cfg.Backup)
 	t.mu.Unlock()
 	if due {
-		k.reelect(t, term, term)
+		k.reelect(t, term, term, false)
 	}
 }
 
@@ -264,7 +264,7 @@ func (k *takeover) elect(t *RangeTransport, rf *raft.Raft, certain bool) {
 	if k.settled(t, rf, term) {
 		return
 	}
-	if !certain && !t.trialElection(rf) {
+	if !certain && !t.trialElection(rf, 0) {
 		k.r.askRelease(t)
 		k.later(t)
 		return
@@ -330,8 +330,10 @@ func (k *takeover) await(t *RangeTransport, d time.Duration, cond func() bool) b
 }
 
 // reelect brings a leader without a lease into a new term, above the term of a peer that
-// was met (raft.md rule 13).
-func (k *takeover) reelect(t *RangeTransport, own, theirs uint64) {
+// was met (raft.md rule 13). Unless it held its lease until now, it may have been replaced while
+// it was cut off, and a campaign would only cost the new leader its term: a trial election comes
+// first, which voters that support the new leader refuse.
+func (k *takeover) reelect(t *RangeTransport, own, theirs uint64, leased bool) {
 	now := k.r.mono()
 	t.mu.Lock()
 	if t.elect.busy || now < t.elect.next {
@@ -345,6 +347,9 @@ func (k *takeover) reelect(t *RangeTransport, own, theirs uint64) {
 		rf := t.raft.Load()
 		if rf == nil || rf.State() != raft.Leader || rf.CurrentTerm() != own || !t.enterVote(k.r.self, releaseToken{}, false) {
 			return
+		}
+		if !leased && !t.trialElection(rf, theirs) {
+			return // it hears of the new leader, or the sweep tries again
 		}
 		k.r.metrics.reelections.Inc()
 		if theirs > own && t.unstick(rf, theirs) != nil {

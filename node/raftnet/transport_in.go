@@ -128,7 +128,7 @@ func (t *RangeTransport) serveVote(from keys.NodeID, payload []byte) ([]byte, er
 // that refusal protects from, removed servers that disturb, the guards of S3 keep out.
 func (t *RangeTransport) unknownVoter(from keys.NodeID, req *voteRequest) bool {
 	r := t.raft.Load()
-	if r == nil || t.cfg.GetLog == nil {
+	if r == nil {
 		return false
 	}
 	known, _ := t.voters(r)
@@ -136,11 +136,8 @@ func (t *RangeTransport) unknownVoter(from keys.NodeID, req *voteRequest) bool {
 	if len(known) == 0 || slices.ContainsFunc(known, func(s raft.Server) bool { return s.ID == id }) {
 		return false
 	}
-	var last raft.Log
-	if err := t.cfg.GetLog(r.LastIndex(), &last); err != nil {
-		return false
-	}
-	return req.lastTerm > last.Term || req.lastTerm == last.Term && req.lastIndex >= last.Index
+	index, term := t.lastLog(r)
+	return index > 0 && (req.lastTerm > term || req.lastTerm == term && req.lastIndex >= index)
 }
 
 // servePreVote handles a RequestPreVote, raft's or a trial election's.

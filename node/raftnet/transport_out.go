@@ -181,8 +181,9 @@ func (t *RangeTransport) higherTerm(own, theirs uint64) {
 	if r == nil || r.State() != raft.Leader || r.CurrentTerm() != own {
 		return
 	}
+	leased := t.Lease().Valid
 	t.DropLease(own)
-	t.router.takeover.reelect(t, own, theirs)
+	t.router.takeover.reelect(t, own, theirs, leased)
 }
 
 // RequestVote implements raft.Transport, behind the guard.
@@ -347,7 +348,7 @@ func (t *RangeTransport) Transfer(ctx context.Context, target raft.ServerID) err
 		err = ctx.Err()
 	}
 	if err != nil && t.dropped.Load() >= term && r.State() == raft.Leader && r.CurrentTerm() == term {
-		t.router.takeover.reelect(t, term, term)
+		t.router.takeover.reelect(t, term, term, false)
 	}
 	return err
 }
@@ -426,11 +427,11 @@ func (t *RangeTransport) unstick(r *raft.Raft, term uint64) error {
 
 // trialElection asks the voters whether they would elect this replica; nothing changes
 // on them. It finds out whether a leader is out there that this node doesn't know.
-func (t *RangeTransport) trialElection(r *raft.Raft) bool {
+func (t *RangeTransport) trialElection(r *raft.Raft, above uint64) bool {
 	if t.cfg.GetLog == nil || !t.enterVote(t.router.self, releaseToken{}, false) {
 		return false
 	}
-	req := voteRequest{term: r.CurrentTerm() + 1}
+	req := voteRequest{term: max(r.CurrentTerm(), above) + 1}
 	req.lastIndex, req.lastTerm = t.lastLog(r)
 	if req.lastIndex == 0 {
 		return false
