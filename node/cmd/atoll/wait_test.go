@@ -52,6 +52,9 @@ func TestJudge(t *testing.T) {
 		"gone for good": {func(s []sight) {
 			s[0].overview.Nodes = append(s[0].overview.Nodes, server.NodeRow{ID: 9, Zone: "a", Region: "r", State: "decommissioned"})
 		}, ""},
+		"never came up": {func(s []sight) {
+			s[0].overview.Nodes = append(s[0].overview.Nodes, server.NodeRow{ID: 9, Zone: "a", Region: "r", State: "joining"})
+		}, ""},
 		"a replica less":    {func(s []sight) { s[0].overview.Ranges[0].Replicas = "n1 n2" }, "range 7 has 2 of 3 replicas"},
 		"replica not there": {func(s []sight) { s[2].overview.Ranges = nil }, "node 3 has no replica yet"},
 		"behind":            {func(s []sight) { s[2].overview.Ranges[0].Applied = 99 }, "node 3 has applied 99 of 100"},
