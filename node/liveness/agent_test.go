@@ -2,6 +2,7 @@ package liveness
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -316,12 +317,13 @@ func TestNodesThatAreGoneDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := raftnet.NewMemNet(9)
 		all := []keys.NodeID{1, 2, 3, 4, 5}
-		counted := all
-		list := func(_ keys.NodeID, c *Config) { c.Counted = func() []keys.NodeID { return counted } }
+		var counted atomic.Pointer[[]keys.NodeID]
+		counted.Store(&all)
+		list := func(_ keys.NodeID, c *Config) { c.Counted = func() []keys.NodeID { return *counted.Load() } }
 		a, b := startNode(t, net, 1, all, 1, 0, list), startNode(t, net, 2, all, 1, 0, list)
 		time.Sleep(10 * time.Second)
 		require.False(t, a.Ready(), "two of five agree")
-		counted = []keys.NodeID{1, 2, 3}
+		counted.Store(&[]keys.NodeID{1, 2, 3})
 		time.Sleep(5 * time.Second)
 		require.True(t, a.Ready())
 		require.True(t, b.Ready())

@@ -269,6 +269,9 @@ func (t *Txn) Commit() error {
 		}
 		last := vs[len(vs)-1]
 		if w.cond.MustBeAbsent && last.value != nil {
+			if t.ts.Less(last.at) {
+				return ErrRetry // who read it with a lock would have waited
+			}
 			return &kv.ConditionFailedError{Key: keys.Key(k), Actual: last.value}
 		}
 		if w.cond.Seen.Less(last.at) {
