@@ -8,7 +8,7 @@ SEEDS ?= 100
 PG_BIN ?= /usr/lib/postgresql/15/bin
 GO_FLAGS := -trimpath
 
-.PHONY: build image kube-up kube-down demo deps deps-test deps-kube test test-unit test-race test-sim test-e2e sim sim-planted bench lint clean fuzz
+.PHONY: up down build image kube-up kube-down demo deps deps-test deps-kube test test-unit test-race test-sim test-e2e sim sim-planted bench lint clean fuzz
 
 build: ## bin/atoll
 	$(GO) build $(GO_FLAGS) -o $(BIN) ./node/cmd/atoll
@@ -18,6 +18,12 @@ demo: deps build ## three zones on this machine, a process per node, until Ctrl-
 
 deps: ## a C compiler (for PostgreSQL's parser) and psql/pgbench, installed if they are missing
 	@.ci/deps
+
+up: deps deps-kube ## Kubernetes of three zones on this machine, and pulumi up of Atoll on it (root; the first time builds Kubernetes)
+	infra/local/up.sh up
+
+down: ## end both, and remove all of it, volumes included
+	infra/local/up.sh down
 
 deps-kube: ## what the local Kubernetes needs: containerd, runc, CNI plugins, nftables
 	@.ci/deps kube
