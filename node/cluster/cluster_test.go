@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -194,9 +195,8 @@ func TestJoinDirectoryAndBootCounter(t *testing.T) {
 		rc := c.wait()
 		require.Equal(t, keys.NodeID(3), rc.Identity.Node)
 		dc, sc := serve(c, rc)
-		for _, n := range rc.Directory {
-			require.Equal(t, n.ID == 3, n.State == Joining, n.ID)
-		}
+		i := slices.IndexFunc(rc.Directory, func(n NodeInfo) bool { return n.ID == 3 })
+		require.Equal(t, Joining, rc.Directory[i].State, "it has not said yet that it runs")
 		time.Sleep(20 * time.Second)
 		require.Len(t, da.All(), 3)
 		for _, n := range da.All() {
