@@ -32,7 +32,13 @@ func TestNoQuorum(t *testing.T) {
 		took := time.Since(start)
 		require.Error(t, err, sql)
 		require.Regexp(t, `^(57014|57P03|40003)$`, sqlState(err), "%s: %v", sql, err)
-		require.Less(t, took, 10*time.Second, "%s: statement_timeout is 2 s", sql)
+		// A commit that was sent while the lease still held is past cancelling: its outcome is waited
+		// for, 30 s at most, and said to be unknown.
+		bound := 10 * time.Second
+		if sqlState(err) == "40003" {
+			bound = 40 * time.Second
+		}
+		require.Less(t, took, bound, "%s: statement_timeout is 2 s: %v", sql, err)
 		t.Logf("%s with statement_timeout 2s: %v after %s", sql, err, took.Round(10*time.Millisecond))
 	}
 	// Without a limit of the client's own, the node has one.
