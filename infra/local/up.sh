@@ -21,6 +21,9 @@ export PULUMI_BACKEND_URL=file://$state PULUMI_CONFIG_PASSPHRASE=${PULUMI_CONFIG
 
 case $command in
 up)
+    # A stack that was deployed on a Kubernetes that is gone would find itself unchanged.
+    [ -d "$HOME/.local/state/atoll/atoll" ] || rm -rf "$state"
+    mkdir -p "$state"
     "$localkube" up
     go run ./infra/image/cmd/atoll-image --name "$image" -o bin/atoll-image.tar
     "$localkube" load bin/atoll-image.tar
