@@ -192,7 +192,9 @@ func TestLeaseInvariantFindsPlantedBugs(t *testing.T) {
 		{"no epoch match", raftnet.PlantNoEpochMatch},
 	} {
 		t.Run(p.name, func(t *testing.T) {
-			for s := uint64(1); s <= 40; s++ {
+			// Mostly one of the first ten seeds shows it; the order of goroutines decides.
+			const most = 300
+			for s := uint64(1); s <= most; s++ {
 				found := ""
 				synctest.Test(t, func(t *testing.T) {
 					if k := runFaults(t, s, 3, p.bug, 30*time.Second); len(k.faults) > 0 {
@@ -204,7 +206,7 @@ func TestLeaseInvariantFindsPlantedBugs(t *testing.T) {
 					return
 				}
 			}
-			t.Fatal("the checker did not find the planted bug in 40 seeds")
+			t.Fatalf("the checker did not find the planted bug in %d seeds", most)
 		})
 	}
 }
