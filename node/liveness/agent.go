@@ -197,19 +197,19 @@ func (a *Agent) interval(id keys.NodeID) (time.Duration, bool) {
 // run is the agent's only goroutine: ticker, heartbeats, lapses.
 func (a *Agent) run() {
 	defer a.wg.Done()
-	tick := time.NewTicker(a.cfg.Tick)
-	defer tick.Stop()
 	last := a.time.Read()
 	refresh := last.Mono + int64(250*time.Millisecond)
 	a.beat(last)
-	for {
+	tick := time.NewTimer(a.cfg.Tick)
+	defer tick.Stop()
+	for wait := a.cfg.Tick; ; {
 		select {
 		case <-tick.C:
 		case <-a.ctx.Done():
 			return
 		}
 		now := a.time.Read()
-		a.checkStall(last, now)
+		a.checkStall(last, now, wait)
 		a.lastTick.Store(now.Mono)
 		last = now
 		if now.Mono >= refresh {
@@ -218,11 +218,28 @@ func (a *Agent) run() {
 		}
 		a.announceLapses(now)
 		a.beat(now)
+		wait = a.nextTick(now)
+		tick.Reset(wait)
 	}
 }
 
-// checkStall applies rule 9 and SAFETY S4 to the time between two ticks.
-func (a *Agent) checkStall(last, now hlc.Reading) {
+// nextTick returns when to look again: a promise whose holder has missed heartbeats will lapse
+// soon, and then every millisecond counts.
+func (a *Agent) nextTick(now hlc.Reading) time.Duration {
+	soon := now.Mono + int64(a.cfg.Support-3*a.cfg.Heartbeat)
+	for _, p := range a.sorted() {
+		p.mu.Lock()
+		overdue := !p.lapsed && p.until < soon
+		p.mu.Unlock()
+		if overdue {
+			return max(a.cfg.Tick/5, time.Millisecond)
+		}
+	}
+	return a.cfg.Tick
+}
+
+// checkStall applies rule 9 and SAFETY S4 to the time between two ticks, planned to be wait.
+func (a *Agent) checkStall(last, now hlc.Reading, wait time.Duration) {
 	longest, shortest := now.Elapsed(last)
 	if longest-shortest > a.cfg.MaxClockDisagreement {
 		a.metrics.clockJumps.Inc()
@@ -236,13 +253,13 @@ func (a *Agent) checkStall(last, now hlc.Reading) {
 		}
 		a.judgeReady()
 	}
-	late := time.Duration(now.Mono-last.Mono) - a.cfg.Tick
+	late := time.Duration(now.Mono-last.Mono) - wait
 	if late <= a.cfg.StallGrace {
 		return
 	}
 	a.metrics.stalls.Inc()
 	a.lateTicks.Add(1)
-	if longest-a.cfg.Tick > a.cfg.Support/2 {
+	if longest-wait > a.cfg.Support/2 {
 		a.drop()
 	}
 	// This node was stalled: heartbeats may lie unread. A promise that nobody has seen

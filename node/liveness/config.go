@@ -37,13 +37,14 @@ type Config struct {
 	Promised       time.Duration
 	PersistPromise func(time.Duration) error
 
-	// Heartbeat is the interval to neighbours (50 ms, a tenth of Support), SlowHeartbeat to others (1 s).
+	// Heartbeat is the interval to neighbours (a fifth of Support, 100 ms at most), SlowHeartbeat to others (1 s).
 	Heartbeat, SlowHeartbeat time.Duration
 	// Support is D, how long a promise lasts. Default 500 ms.
 	Support time.Duration
-	// Tick is how often deadlines are looked at. Default 25 ms: every wake-up of an idle node costs.
+	// Tick is how often deadlines are looked at, five times as often while a peer misses its
+	// heartbeats. Default: half of Heartbeat, for every wake-up of an idle node costs.
 	Tick time.Duration
-	// StallGrace: if the ticker is later than this, promises are prolonged. 50 ms.
+	// StallGrace: if the ticker is later than this, promises are prolonged. Default: two ticks.
 	StallGrace time.Duration
 	// MaxClockDisagreement between the three clocks. Default 20 ms.
 	MaxClockDisagreement time.Duration
@@ -67,11 +68,11 @@ func (c *Config) EnsureDefaults() {
 			*d = v
 		}
 	}
-	set(&c.Heartbeat, 50*time.Millisecond)
-	set(&c.SlowHeartbeat, time.Second)
 	set(&c.Support, 500*time.Millisecond)
-	set(&c.Tick, 25*time.Millisecond)
-	set(&c.StallGrace, 50*time.Millisecond)
+	set(&c.Heartbeat, min(c.Support/5, 100*time.Millisecond))
+	set(&c.SlowHeartbeat, time.Second)
+	set(&c.Tick, c.Heartbeat/2)
+	set(&c.StallGrace, 2*c.Tick)
 	set(&c.MaxClockDisagreement, 20*time.Millisecond)
 	set(&c.MaxSampleRTT, 50*time.Millisecond)
 	set(&c.RestartMargin, 50*time.Millisecond)
@@ -111,6 +112,7 @@ func (c *Config) Validate() error {
 	bad(c.Tick < time.Millisecond, "Tick is %v, the minimum is 1ms", c.Tick)
 	bad(c.Heartbeat < c.Tick, "Heartbeat is %v, the minimum is Tick, %v", c.Heartbeat, c.Tick)
 	bad(c.SlowHeartbeat < c.Heartbeat, "SlowHeartbeat is %v, the minimum is Heartbeat, %v", c.SlowHeartbeat, c.Heartbeat)
+	bad(c.Support < 50*time.Millisecond, "Support is %v, the minimum is 50ms: a fifth of it passes between heartbeats", c.Support)
 	bad(c.Support < 4*c.Heartbeat, "Support is %v, the minimum is 4 heartbeats, %v", c.Support, 4*c.Heartbeat)
 	bad(c.Support > 10*time.Second, "Support is %v, the maximum is 10s: a failover takes at least as long", c.Support)
 	bad(c.StallGrace < 2*c.Tick, "StallGrace is %v, the minimum is two ticks, %v", c.StallGrace, 2*c.Tick)

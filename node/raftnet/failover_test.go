@@ -172,8 +172,8 @@ func TestRogueTerm(t *testing.T) {
 		// TimeoutNow behind the guards' back: raft on the follower bumps its term.
 		require.NoError(t, other.reps[1].tr.InjectTimeoutNow())
 		// The leader meets the term at its next AppendEntries: an idle one sends within twice
-		// raft's commit timeout of 5 s.
-		time.Sleep(11 * time.Second)
+		// raft's commit timeout of 15 s.
+		time.Sleep(31 * time.Second)
 		c.leased(time.Second, 0)
 		require.NoError(t, c.node(c.holder(1)).reps[1].r.Apply([]byte("x"), time.Second).Error())
 		c.close()

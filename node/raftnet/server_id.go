@@ -46,10 +46,10 @@ func ParseServerID(id raft.ServerID) (keys.NodeID, keys.ReplicaID, error) {
 func RaftConfig(local raft.ServerID) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = local
-	c.HeartbeatTimeout = 10 * time.Second
-	c.ElectionTimeout = 10 * time.Second
-	c.LeaderLeaseTimeout = 5 * time.Second
-	c.CommitTimeout = 5 * time.Second
+	c.HeartbeatTimeout = 30 * time.Second
+	c.ElectionTimeout = 30 * time.Second
+	c.LeaderLeaseTimeout = 15 * time.Second
+	c.CommitTimeout = 15 * time.Second
 	c.MaxAppendEntries = 64
 	c.SnapshotInterval = 24 * time.Hour // truncation is the store's own
 	c.SnapshotThreshold = 1 << 62

@@ -37,3 +37,45 @@ type Support interface {
 	// Boot returns the incarnation of a node that was heard of last.
 	Boot(node keys.NodeID) uint64
 }
+
+// pairs are the two questions that a sweep asks for every range.
+type pairs interface {
+	Supports(node keys.NodeID) (epoch uint64, ok bool)
+	SupportedBy(node keys.NodeID) (Grant, bool)
+}
+
+// oneAnswer asks a Support once per node: each answer reads all clocks, and a sweep over hundreds
+// of ranges asks about the same few nodes. Use it within one sweep only, and not where safety
+// rests on the answer.
+type oneAnswer struct {
+	sup       Support
+	supports  map[keys.NodeID]answerOf[uint64]
+	supported map[keys.NodeID]answerOf[Grant]
+}
+
+type answerOf[T any] struct {
+	v  T
+	ok bool
+}
+
+func askOnce(s Support) *oneAnswer {
+	return &oneAnswer{s, map[keys.NodeID]answerOf[uint64]{}, map[keys.NodeID]answerOf[Grant]{}}
+}
+
+func (o *oneAnswer) Supports(node keys.NodeID) (uint64, bool) {
+	a, asked := o.supports[node]
+	if !asked {
+		a.v, a.ok = o.sup.Supports(node)
+		o.supports[node] = a
+	}
+	return a.v, a.ok
+}
+
+func (o *oneAnswer) SupportedBy(node keys.NodeID) (Grant, bool) {
+	a, asked := o.supported[node]
+	if !asked {
+		a.v, a.ok = o.sup.SupportedBy(node)
+		o.supported[node] = a
+	}
+	return a.v, a.ok
+}

@@ -52,6 +52,11 @@ const (
 
 // judge says how things stand with the range's leader.
 func (k *takeover) judge(t *RangeTransport, rf *raft.Raft) verdict {
+	return k.judgeBy(t, rf, k.r.support)
+}
+
+// judgeBy is judge with one sweep's view of who supports whom.
+func (k *takeover) judgeBy(t *RangeTransport, rf *raft.Raft, view pairs) verdict {
 	if rf.State() == raft.Leader {
 		return leaderFine
 	}
@@ -72,7 +77,7 @@ func (k *takeover) judge(t *RangeTransport, rf *raft.Raft) verdict {
 		case lost.holder == leader && lost.term >= heard.term:
 		case heard.holder == leader && heard.epoch != 0 && sup.Boot(leader) > heard.epoch:
 		default:
-			if _, ok := sup.Supports(leader); ok {
+			if _, ok := view.Supports(leader); ok {
 				return leaderFine
 			}
 			nodes, _ := t.voterNodes(rf)
@@ -174,6 +179,7 @@ func (k *takeover) fail(node keys.NodeID) {
 
 // sweep looks at every range.
 func (k *takeover) sweep() {
+	view := askOnce(k.r.support)
 	for _, t := range k.r.all() {
 		rf := t.raft.Load()
 		if rf == nil {
@@ -183,7 +189,7 @@ func (k *takeover) sweep() {
 			k.leaseless(t, rf.CurrentTerm())
 			continue
 		}
-		if v := k.judge(t, rf); v != leaderFine {
+		if v := k.judgeBy(t, rf, view); v != leaderFine {
 			k.consider(t, rf, v)
 			continue
 		}

@@ -99,6 +99,7 @@ type raftPeer struct {
 	replica keys.ReplicaID
 
 	ack        atomic.Pointer[ack]
+	told       atomic.Pointer[told]
 	match      atomic.Uint64 // last index acknowledged in matchTerm
 	matchTerm  atomic.Uint64
 	sentCommit atomic.Uint64 // highest LeaderCommitIndex acknowledged
@@ -108,6 +109,14 @@ type raftPeer struct {
 	term   uint64
 	ctx    context.Context // ends when RPCs of that term have lost their purpose
 	cancel context.CancelFunc
+}
+
+// told is what a fortified follower has confirmed in an empty AppendEntries: that it has the
+// entry at index last, and that it knows of the commit index. It ends with the epoch, so also
+// with the follower's process, which forgets the commit index.
+type told struct {
+	ack
+	last, commit uint64
 }
 
 // RangeTransport is hashicorp/raft's transport for one replica. It implements

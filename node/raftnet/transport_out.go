@@ -29,7 +29,7 @@ func (t *RangeTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, a
 	if err != nil {
 		return err
 	}
-	if t.heartbeatIsIdle(p, args) {
+	if t.tellsNothing(p, args) {
 		*resp = raft.AppendEntriesResponse{RPCHeader: header(p.node, p.replica), Term: args.Term, Success: true}
 		return nil
 	}
@@ -75,21 +75,28 @@ func (t *RangeTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, a
 	}
 }
 
-// idleContact is how long a fortified follower goes without a heartbeat of raft's. It
+// idleContact is how long a fortified follower goes without a message of raft's. It
 // stays well below raft's HeartbeatTimeout, after which the follower would campaign.
-const idleContact = 3 * time.Second
+const idleContact = 10 * time.Second
 
-// heartbeatIsIdle reports whether a heartbeat of raft's would tell the follower nothing:
-// it is fortified for this term and supports this node now, which says more than its
-// answer would. Raft sends a heartbeat per range and follower every second or two; with
-// hundreds of ranges that is most of what idle ranges cost.
-func (t *RangeTransport) heartbeatIsIdle(p *raftPeer, args *raft.AppendEntriesRequest) bool {
-	if len(args.Entries) > 0 || args.PrevLogEntry != 0 || args.LeaderCommitIndex != 0 {
+// tellsNothing reports whether a message of raft's without entries would tell the follower
+// nothing: it is fortified for this term and supports this node now, which says more than its
+// answer to a heartbeat would, and it has confirmed the log and the commit index. Raft sends a
+// heartbeat per range and follower every few seconds, and the commit index after CommitTimeout;
+// with hundreds of ranges that is most of what idle ranges cost.
+func (t *RangeTransport) tellsNothing(p *raftPeer, args *raft.AppendEntriesRequest) bool {
+	if len(args.Entries) > 0 || t.dropped.Load() >= args.Term || t.router.mono()-p.contact.Load() > int64(idleContact) {
 		return false
 	}
 	a := p.ack.Load()
-	if a == nil || a.term != args.Term || t.dropped.Load() >= args.Term || t.router.mono()-p.contact.Load() > int64(idleContact) {
+	if a == nil || a.term != args.Term {
 		return false
+	}
+	if args.PrevLogEntry != 0 || args.LeaderCommitIndex != 0 {
+		k := p.told.Load()
+		if k == nil || k.ack != *a || k.last < args.PrevLogEntry || k.commit < min(args.LeaderCommitIndex, args.PrevLogEntry) {
+			return false
+		}
 	}
 	g, ok := t.router.support.SupportedBy(p.node)
 	return ok && g.Epoch == a.epoch
@@ -161,8 +168,25 @@ func (t *RangeTransport) noteAppend(p *raftPeer, args *raft.AppendEntriesRequest
 		if c := min(args.LeaderCommitIndex, last); c > p.sentCommit.Load() {
 			p.sentCommit.Store(c)
 		}
+		if r.fortified && len(args.Entries) == 0 {
+			p.noteTold(told{ack{args.Term, r.epoch}, last, min(args.LeaderCommitIndex, last)})
+		}
 	}
 	return r.fortified
+}
+
+// noteTold keeps the latest confirmation. Of two in one epoch the one that says more is kept, and
+// of two that each say more in one respect, either.
+func (p *raftPeer) noteTold(k told) {
+	for {
+		old := p.told.Load()
+		if old != nil && (old.term > k.term || old.term == k.term && (old.epoch > k.epoch || old.epoch == k.epoch && old.last >= k.last && old.commit >= k.commit)) {
+			return
+		}
+		if p.told.CompareAndSwap(old, &k) {
+			return
+		}
+	}
 }
 
 // noteAck keeps the latest fortification.

@@ -84,6 +84,7 @@ func (r *Router) pass(full bool) bool {
 	r.mu.Unlock()
 	now := r.mono()
 	batch := map[keys.NodeID][]nudge{}
+	sup := askOnce(r.support)
 	var noisy []*RangeTransport
 	for _, t := range dirty {
 		rf := t.raft.Load()
@@ -96,7 +97,7 @@ func (r *Router) pass(full bool) bool {
 			noisy = append(noisy, t)
 			continue
 		}
-		t.collect(rf, true, batch)
+		t.collect(rf, sup, true, batch)
 	}
 	if full || refort {
 		for _, t := range r.all() {
@@ -109,7 +110,7 @@ func (r *Router) pass(full bool) bool {
 				t.noteLeadership(rf)
 			}
 			if t.dirty.Load() == 0 {
-				t.collect(rf, full, batch)
+				t.collect(rf, sup, full, batch)
 			}
 		}
 	}
@@ -138,7 +139,7 @@ type nudge struct {
 
 // collect adds what a leader's followers lack: the commit index, if the range is quiet,
 // and the fortification for this term and epoch.
-func (t *RangeTransport) collect(rf *raft.Raft, quiet bool, batch map[keys.NodeID][]nudge) {
+func (t *RangeTransport) collect(rf *raft.Raft, sup pairs, quiet bool, batch map[keys.NodeID][]nudge) {
 	term := rf.CurrentTerm()
 	if rf.State() != raft.Leader {
 		return
@@ -173,7 +174,7 @@ func (t *RangeTransport) collect(rf *raft.Raft, quiet bool, batch map[keys.NodeI
 				need = true
 			}
 		}
-		if g, ok := t.router.support.SupportedBy(p.node); ok && s.Suffrage == raft.Voter {
+		if g, ok := sup.SupportedBy(p.node); ok && s.Suffrage == raft.Voter {
 			if a := p.ack.Load(); a == nil || a.term != term || a.epoch != g.Epoch {
 				need = true
 			}

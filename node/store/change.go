@@ -19,8 +19,8 @@ const (
 	// caughtUpEntries is how far a non-voter may be behind when it becomes a voter.
 	caughtUpEntries = 32
 	// freshContact is how long ago a follower may have answered to count as reachable; raft
-	// asks an idle follower about every second.
-	freshContact = 4 * time.Second
+	// asks an idle follower every three to six seconds.
+	freshContact = 8 * time.Second
 	changeWait   = 30 * time.Second
 )
 

@@ -235,10 +235,10 @@ func (s *Store) checkMembership(ctx context.Context, r *rep) error {
 	ctx, cancel := context.WithTimeout(ctx, metaTimeout)
 	defer cancel()
 	now, err := s.lookup(ctx, d.Start)
-	if err != nil || now.RangeID != d.RangeID || now.Generation <= d.Generation {
+	if err != nil || now.RangeID != d.RangeID || now.Generation < d.Generation {
 		return err
 	}
-	if rd, ok := now.Replica(s.cfg.Node); ok && rd.Replica == r.id {
+	if s.isMember(now, r.id) {
 		return nil
 	}
 	return s.removeIfStale(r.id, now)

@@ -184,13 +184,20 @@ func (s *Store) removeIfStale(id keys.ReplicaID, desc *kv.RangeDescriptor) error
 	if r == nil || r.id != id {
 		return nil
 	}
-	if rd, ok := desc.Replica(s.cfg.Node); ok && rd.Replica == id {
+	if s.isMember(desc, id) {
 		return fmt.Errorf("store: %s still has replica %d", desc, id)
 	}
-	if d := r.desc(); d != nil && d.Generation >= desc.Generation {
+	// A generation is one descriptor: what the replica itself applied last may be its removal.
+	if d := r.desc(); d != nil && (d.Generation > desc.Generation || d.Generation == desc.Generation && s.isMember(d, id)) {
 		return fmt.Errorf("store: range %d: generation %d is not newer than %d", desc.RangeID, desc.Generation, d.Generation)
 	}
 	return s.removeLocked(r)
+}
+
+// isMember reports whether a descriptor names a replica of this node.
+func (s *Store) isMember(d *kv.RangeDescriptor, id keys.ReplicaID) bool {
+	rd, ok := d.Replica(s.cfg.Node)
+	return ok && rd.Replica == id
 }
 
 // removeLocked removes a replica from this node. REQUIRES: structure is held.

@@ -189,7 +189,7 @@ func (c *testCluster) close() {
 
 func (c *testCluster) leader() *testNode {
 	c.t.Helper()
-	for range 600 {
+	for range 2000 { // raft's own timers
 		for _, n := range c.nodes {
 			if term, ok := n.g.Leading(); ok && n.g.AppliedTerm() == term {
 				return n
@@ -226,7 +226,7 @@ func (g *Group) LastLog() uint64 {
 	return last
 }
 
-func (c *testCluster) settle() { time.Sleep(20 * time.Second) }
+func (c *testCluster) settle() { time.Sleep(40 * time.Second) }
 
 func TestReplicatesAndSurvivesCrashes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
