@@ -113,12 +113,14 @@ func TestFoundingRepeatsRefusesAndRecovers(t *testing.T) {
 
 		_, err = Init(t.Context(), client, "one", addrs, "secret")
 		require.ErrorContains(t, err, "want SCRAM-SHA-256")
-		p, err := Init(t.Context(), client, "one", addrs, "SCRAM-SHA-256$first")
+		stands, err := Init(t.Context(), client, "one", addrs, "SCRAM-SHA-256$first")
 		require.NoError(t, err)
+		p := stands.Plan
 		require.Contains(t, p.InitialData(), kv.KeyValue{Key: keys.SuperuserVerifier(), Value: []byte("SCRAM-SHA-256$first")})
 		again, err := Init(t.Context(), client, "one", addrs, "SCRAM-SHA-256$second")
 		require.NoError(t, err)
-		require.Equal(t, p, again, "a cluster that stands keeps its password")
+		require.Equal(t, p, again.Plan, "a cluster that stands keeps its password")
+		require.Len(t, again.Nodes, 3)
 		for i, n := range nodes {
 			r := n.wait()
 			require.Equal(t, Identity{ClusterID: "one", Node: keys.NodeID(i + 1)}, r.Identity)
@@ -131,8 +133,13 @@ func TestFoundingRepeatsRefusesAndRecovers(t *testing.T) {
 		// A member loses its disk: init must not found again (S28).
 		nodes[0].stop()
 		nodes[0] = start(t, net, "a", storage.MemFS())
-		_, err = Init(t.Context(), client, "one", addrs, "")
-		require.ErrorContains(t, err, "join as a new node")
+		again, err = Init(t.Context(), client, "one", addrs, "")
+		require.NoError(t, err)
+		require.Equal(t, []string{"a"}, again.Empty)
+		require.Len(t, again.Nodes, 2)
+		left, _, err := nodes[0].local.Plan()
+		require.NoError(t, err)
+		require.Nil(t, left, "it was not proposed to again")
 		for _, n := range nodes {
 			n.stop()
 		}
@@ -165,8 +172,9 @@ func TestJoinDirectoryAndBootCounter(t *testing.T) {
 		net := raftnet.NewMemNet(1)
 		client := net.Listen("client")
 		a := start(t, net, "a", storage.MemFS())
-		p, err := Init(t.Context(), client, "x", []string{"a"}, "")
+		founded, err := Init(t.Context(), client, "x", []string{"a"}, "")
 		require.NoError(t, err)
+		p := founded.Plan
 		sender := &mapSender{m: map[string]kv.KeyValue{}}
 		for _, d := range p.InitialData() {
 			sender.m[string(d.Key)] = kv.KeyValue{Value: d.Value, Version: p.Timestamp()}
@@ -213,6 +221,16 @@ func TestJoinDirectoryAndBootCounter(t *testing.T) {
 		require.Equal(t, Draining, n.State)
 		require.Equal(t, []keys.NodeID{1, 2}, db.Nodes())
 
+		// Where founding members were replaced, and where nodes were added, the cluster stands.
+		for _, addrs := range [][]string{{"a", "b", "c"}, {"b", "c"}} {
+			again, err := Init(t.Context(), client, "x", addrs, "")
+			require.NoError(t, err, addrs)
+			require.Len(t, again.Nodes, len(addrs))
+			require.Empty(t, again.Empty)
+		}
+		_, err = Init(t.Context(), client, "y", []string{"b", "c"}, "")
+		require.ErrorContains(t, err, `belongs to cluster "x"`)
+
 		// A restart with another address is known to the others, and the counter rises.
 		sb.Close()
 		b.stop()
@@ -247,8 +265,9 @@ func TestAnnounceToAnotherCluster(t *testing.T) {
 		client := net.Listen("client")
 		nodes := []*testNode{start(t, net, "a", storage.MemFS()), start(t, net, "b", storage.MemFS())}
 		other := start(t, net, "other", storage.MemFS())
-		p, err := Init(t.Context(), client, "x", []string{"a", "b"}, "")
+		founded, err := Init(t.Context(), client, "x", []string{"a", "b"}, "")
 		require.NoError(t, err)
+		p := founded.Plan
 		_, err = Init(t.Context(), client, "y", []string{"other"}, "")
 		require.NoError(t, err)
 		sender := &mapSender{m: map[string]kv.KeyValue{}, ts: p.CreatedAt}

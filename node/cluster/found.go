@@ -59,10 +59,21 @@ func (p *Plan) member(id keys.NodeID) (NodeInfo, bool) {
 	return p.Members[id-1], true
 }
 
-// Init founds a cluster on the nodes at addrs, or completes an Init that was interrupted.
-// On a founded cluster it does nothing. verifier is that of the first user's password, in
-// PostgreSQL's form, or empty; of several tries, that of the first counts.
-func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string, verifier string) (*Plan, error) {
+// Standing is a cluster that Init founded or found.
+type Standing struct {
+	// Plan is what it was founded by; nil if none of its founding members was asked.
+	Plan *Plan
+	// Nodes are those asked that belong to it.
+	Nodes []NodeInfo
+	// Empty are the addresses of those asked that do not, yet: they join as new nodes.
+	Empty []string
+}
+
+// Init founds a cluster on the nodes at addrs, or completes an Init that was interrupted. On a
+// founded cluster it does nothing, whatever became of its founding members since. verifier is
+// that of the first user's password, in PostgreSQL's form, or empty; of several tries, that of
+// the first counts.
+func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string, verifier string) (*Standing, error) {
 	all := make([]*status, len(addrs))
 	for i, addr := range addrs {
 		b, err := call(ctx, net, addr, raftnet.MethodInitStatus, nil)
@@ -72,6 +83,18 @@ func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string,
 		if all[i], err = decodeStatus(b); err != nil {
 			return nil, fmt.Errorf("cluster: init: node at %s: %w", addr, err)
 		}
+	}
+	stands, err := standing(clusterID, addrs, all)
+	if err != nil {
+		return nil, err
+	}
+	if stands != nil {
+		for i, s := range all {
+			if s.Identity == nil && s.Plan != nil { // it missed the commit; the others would tell it as well
+				_, _ = call(ctx, net, addrs[i], raftnet.MethodInitCommit, []byte(clusterID))
+			}
+		}
+		return stands, nil
 	}
 	p, err := choosePlan(clusterID, addrs, all, verifier)
 	if err != nil {
@@ -93,45 +116,54 @@ func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string,
 	if len(errs) == len(addrs) {
 		return nil, errors.Join(errs...)
 	}
-	return p, nil
+	return &Standing{Plan: p, Nodes: p.Members}, nil
 }
 
-// choosePlan returns the plan that the nodes are bound to, or a new one if all are empty.
-func choosePlan(clusterID string, addrs []string, all []*status, verifier string) (*Plan, error) {
-	var bound *Plan
-	var empty, founded []string
+// standing returns the cluster if any of the nodes belongs to it: all members accepted its plan
+// before the first of them did, so there is nothing left to propose (S28: were an empty node
+// founded on now, acknowledged data would be lost).
+func standing(clusterID string, addrs []string, all []*status) (*Standing, error) {
+	out := &Standing{}
 	for i, s := range all {
 		switch {
 		case s.Identity != nil && s.Identity.ClusterID != clusterID:
 			return nil, fmt.Errorf("cluster: init: node at %s belongs to cluster %q, not to %q", addrs[i], s.Identity.ClusterID, clusterID)
 		case s.Plan != nil && s.Plan.ClusterID != clusterID:
 			return nil, fmt.Errorf("cluster: init: node at %s has accepted a plan of cluster %q", addrs[i], s.Plan.ClusterID)
-		case s.Identity != nil && s.Plan == nil:
-			return nil, fmt.Errorf("cluster: init: node at %s has joined cluster %q already and is no founding member", addrs[i], clusterID)
-		}
-		if s.Identity != nil {
-			founded = append(founded, addrs[i])
-		}
-		if s.Plan == nil {
-			empty = append(empty, addrs[i])
-			continue
-		}
-		if bound != nil && !bound.equal(s.Plan) {
+		case s.Plan != nil && out.Plan != nil && !out.Plan.equal(s.Plan):
 			return nil, fmt.Errorf("cluster: init: node at %s has accepted another plan of cluster %q", addrs[i], clusterID)
+		case s.Identity != nil:
+			n := s.Info
+			n.ID = s.Identity.Node
+			out.Nodes = append(out.Nodes, n)
+		case s.Plan == nil:
+			out.Empty = append(out.Empty, addrs[i])
 		}
-		bound = s.Plan
+		if s.Plan != nil {
+			out.Plan = s.Plan
+		}
 	}
-	if len(founded) > 0 && len(empty) > 0 {
-		// S28: were it founded again, acknowledged data would be lost.
-		return nil, fmt.Errorf("cluster: init: cluster %q exists (on %s) but %s is empty: its data was lost, or it was no member; let it join as a new node",
-			clusterID, strings.Join(founded, ", "), strings.Join(empty, ", "))
+	if len(out.Nodes) == 0 {
+		return nil, nil
+	}
+	return out, nil
+}
+
+// choosePlan returns the plan that the nodes are bound to, or a new one if all are empty. None of
+// them has an identity.
+func choosePlan(clusterID string, addrs []string, all []*status, verifier string) (*Plan, error) {
+	var bound *Plan
+	for _, s := range all {
+		if s.Plan != nil {
+			bound = s.Plan
+		}
 	}
 	if bound != nil {
 		if len(bound.Members) != len(addrs) {
 			return nil, fmt.Errorf("cluster: init: cluster %q was planned with %d nodes, %d are named now", clusterID, len(bound.Members), len(addrs))
 		}
 		for i, s := range all {
-			if s.Plan == nil && bound.Members[i].Addr != s.Info.Addr || s.Plan != nil && s.Identity == nil && bound.Members[i].Addr != s.Info.Addr {
+			if bound.Members[i].Addr != s.Info.Addr {
 				return nil, fmt.Errorf("cluster: init: cluster %q was planned with node %s in place %d, now it is %s; name the same nodes in the same order",
 					clusterID, bound.Members[i].Addr, i+1, s.Info.Addr)
 			}

@@ -49,7 +49,7 @@ const foundRetry = 200 * time.Millisecond
 // context is done, since nodes may still be starting; a refusal ends it at once. password becomes
 // that of role postgres (empty: it has none, and nobody can log in where certificates are used); a
 // cluster that stands already keeps its own.
-func Found(ctx context.Context, clusterID string, addrs []string, certs, password string) (*cluster.Plan, error) {
+func Found(ctx context.Context, clusterID string, addrs []string, certs, password string) (*cluster.Standing, error) {
 	var verifier string
 	if password != "" {
 		var err error
@@ -76,9 +76,9 @@ func Found(ctx context.Context, clusterID string, addrs []string, certs, passwor
 	}
 	defer net.Close()
 	for {
-		plan, err := cluster.Init(ctx, net, clusterID, addrs, verifier)
+		stands, err := cluster.Init(ctx, net, clusterID, addrs, verifier)
 		if err == nil || errors.Is(err, cluster.ErrOtherPlan) {
-			return plan, err
+			return stands, err
 		}
 		select {
 		case <-ctx.Done():

@@ -111,13 +111,16 @@ func initCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			plan, err := server.Found(ctx, id, strings.Split(nodes, ","), certs, password)
+			stands, err := server.Found(ctx, id, strings.Split(nodes, ","), certs, password)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "cluster %s stands with %d nodes\n", plan.ClusterID, len(plan.Members))
-			for _, m := range plan.Members {
+			fmt.Fprintf(cmd.OutOrStdout(), "cluster %s stands with %d nodes\n", id, len(stands.Nodes))
+			for _, m := range stands.Nodes {
 				fmt.Fprintf(cmd.OutOrStdout(), "  node %d  %s  region=%s,zone=%s\n", m.ID, m.Addr, m.Region, m.Zone)
+			}
+			for _, addr := range stands.Empty {
+				fmt.Fprintf(cmd.OutOrStdout(), "  empty   %s  joins as a new node\n", addr)
 			}
 			return nil
 		},
