@@ -56,8 +56,12 @@ sim: ## whole clusters on virtual time: make sim SEEDS=1000 [SEED=first] [REPEAT
 sim-planted: ## the bugs that are planted to show that the checkers bite
 	$(GO) test ./node/sim -count=1 -timeout 55m -run TestPlanted -v | grep -v '^=== '
 
-test-e2e: deps-test build ## the real binary, real processes, psql and pgbench
+test-e2e: deps-test build ## the real binary, real processes, psql and pgbench, the local Kubernetes, its zones lost (make up is part of it)
 	$(GO) test ./tests/... -count=1 -timeout 30m -v
+	$(MAKE) zone-test
+
+zone-test: build ## lose zones of a stack in every way its platform can, under load: STACK=local (as root; deploys it), or one that is up
+	cd tests/zonefailure/terratest && STACK=$(or $(STACK),local) $(GO) test -count=1 -timeout 60m -v ./...
 
 bench: deps build ## pgbench beside PostgreSQL with two synchronous standbys, as ratios
 	$(GO) run ./tests/bench -pg-bin $(PG_BIN)

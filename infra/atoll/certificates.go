@@ -77,7 +77,8 @@ func NewCertificates(ctx *pulumi.Context, name string, args *CertificatesArgs, o
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := c.seed(ctx, name, n, "node-seed", cfg.Rotation, now(), args.Spec.Storage.Keep)
+	// Not protected: a rotation drops the one before, and one that is lost costs new certificates.
+	leaf, err := c.seed(ctx, name, n, "node-seed", cfg.Rotation, now(), false)
 	if err != nil {
 		return nil, err
 	}

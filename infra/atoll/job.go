@@ -50,7 +50,9 @@ func newJob(ctx *pulumi.Context, name string, n names, s jobSpec, opts ...pulumi
 				Spec:     pod,
 			},
 		},
-	}, append(opts, pulumi.Timeouts(&pulumi.CustomTimeouts{Create: (deadline + time.Minute).String()}),
+		// Deleted first: a finished Job of an update that was interrupted would let a step back to
+		// that content pass without waiting, and zones would restart together.
+	}, append(opts, pulumi.DeleteBeforeReplace(true), pulumi.Timeouts(&pulumi.CustomTimeouts{Create: (deadline + time.Minute).String()}),
 		// A Job's template can't be changed; its name changes with it. What a cluster fills in is no drift.
 		pulumi.IgnoreChanges([]string{"spec.selector", "spec.manualSelector"}))...)
 }

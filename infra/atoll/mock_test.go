@@ -17,12 +17,13 @@ import (
 
 // made is a resource that a program registered.
 type made struct {
-	typ, name string
-	inputs    map[string]any
-	protect   bool
-	retain    bool
-	ignore    []string
-	after     []string // names of what it depends on
+	typ, name   string
+	inputs      map[string]any
+	protect     bool
+	retain      bool
+	deleteFirst bool
+	ignore      []string
+	after       []string // names of what it depends on
 }
 
 // engine stands in for Pulumi's: it records the resources, and gives a resource whose changes are
@@ -51,6 +52,7 @@ func (e *engine) NewResource(a pulumi.MockResourceArgs) (string, resource.Proper
 	m := &made{typ: a.TypeToken, name: a.Name}
 	if r := a.RegisterRPC; r != nil {
 		m.protect, m.retain, m.ignore = r.GetProtect(), r.GetRetainOnDelete(), r.GetIgnoreChanges()
+		m.deleteFirst = r.GetDeleteBeforeReplace()
 		for _, d := range r.GetDependencies() {
 			m.after = append(m.after, d[strings.LastIndex(d, "::")+2:])
 		}
