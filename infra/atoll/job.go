@@ -33,7 +33,7 @@ const foundedArg = "--founded=$(ATOLL_FOUNDED)"
 const jobSlack = 5 * time.Minute
 
 // newJob makes a Job named by the hash of what it does. An unchanged step is not run again; a
-// changed one is a new Job, after which the old one is deleted.
+// changed one is a new Job, before which the old one is deleted.
 func newJob(ctx *pulumi.Context, name string, n names, s jobSpec, opts ...pulumi.ResourceOption) (*batchv1.Job, error) {
 	pod := n.jobPod(s)
 	hash := contentHash([]any{s, pod})
@@ -50,9 +50,11 @@ func newJob(ctx *pulumi.Context, name string, n names, s jobSpec, opts ...pulumi
 				Spec:     pod,
 			},
 		},
-		// Deleted first: a finished Job of an update that was interrupted would let a step back to
-		// that content pass without waiting, and zones would restart together.
-	}, append(opts, pulumi.DeleteBeforeReplace(true), pulumi.Timeouts(&pulumi.CustomTimeouts{Create: (deadline + time.Minute).String()}),
+	}, append(opts,
+		// A finished Job of an update that was interrupted would let a step back to that content
+		// pass without waiting, and zones would restart together.
+		pulumi.DeleteBeforeReplace(true),
+		pulumi.Timeouts(&pulumi.CustomTimeouts{Create: (deadline + time.Minute).String()}),
 		// A Job's template can't be changed; its name changes with it. What a cluster fills in is no drift.
 		pulumi.IgnoreChanges([]string{"spec.selector", "spec.manualSelector"}))...)
 }

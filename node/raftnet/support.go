@@ -63,19 +63,18 @@ func askOnce(s Support) *oneAnswer {
 }
 
 func (o *oneAnswer) Supports(node keys.NodeID) (uint64, bool) {
-	a, asked := o.supports[node]
-	if !asked {
-		a.v, a.ok = o.sup.Supports(node)
-		o.supports[node] = a
-	}
-	return a.v, a.ok
+	return once(o.supports, node, o.sup.Supports)
 }
 
 func (o *oneAnswer) SupportedBy(node keys.NodeID) (Grant, bool) {
-	a, asked := o.supported[node]
+	return once(o.supported, node, o.sup.SupportedBy)
+}
+
+func once[T any](known map[keys.NodeID]answerOf[T], node keys.NodeID, ask func(keys.NodeID) (T, bool)) (T, bool) {
+	a, asked := known[node]
 	if !asked {
-		a.v, a.ok = o.sup.SupportedBy(node)
-		o.supported[node] = a
+		a.v, a.ok = ask(node)
+		known[node] = a
 	}
 	return a.v, a.ok
 }

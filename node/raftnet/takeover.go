@@ -50,13 +50,9 @@ const (
 	leaderGone
 )
 
-// judge says how things stand with the range's leader.
-func (k *takeover) judge(t *RangeTransport, rf *raft.Raft) verdict {
-	return k.judgeBy(t, rf, k.r.support)
-}
-
-// judgeBy is judge with one sweep's view of who supports whom.
-func (k *takeover) judgeBy(t *RangeTransport, rf *raft.Raft, view pairs) verdict {
+// judge says how things stand with the range's leader; view is the router's support, or one sweep's
+// view of it.
+func (k *takeover) judge(t *RangeTransport, rf *raft.Raft, view pairs) verdict {
 	if rf.State() == raft.Leader {
 		return leaderFine
 	}
@@ -159,7 +155,7 @@ func (k *takeover) fail(node keys.NodeID) {
 			if rf == nil || t.Leader() != node {
 				continue
 			}
-			if k.judge(t, rf) != leaderGone {
+			if k.judge(t, rf, k.r.support) != leaderGone {
 				rest = append(rest, t)
 				continue
 			}
@@ -189,7 +185,7 @@ func (k *takeover) sweep() {
 			k.leaseless(t, rf.CurrentTerm())
 			continue
 		}
-		if v := k.judgeBy(t, rf, view); v != leaderFine {
+		if v := k.judge(t, rf, view); v != leaderFine {
 			k.consider(t, rf, v)
 			continue
 		}
@@ -382,7 +378,7 @@ func (k *takeover) betterLog(t *RangeTransport, req *voteRequest) {
 		return
 	}
 	index, term := t.lastLog(rf)
-	if term < req.lastTerm || term == req.lastTerm && index <= req.lastIndex || k.judge(t, rf) == leaderFine {
+	if term < req.lastTerm || term == req.lastTerm && index <= req.lastIndex || k.judge(t, rf, k.r.support) == leaderFine {
 		return
 	}
 	now := k.r.mono()

@@ -77,14 +77,11 @@ func (s *stack) pulumi(show bool, args ...string) string {
 // deploy brings the stack up, or finds it up already.
 func (s *stack) deploy() {
 	if s.local {
-		require.NoError(s.t, shell.RunCommandE(s.t, shell.Command{Command: "make", Args: []string{"up"}, WorkingDir: root, Logger: quietly()}))
+		require.NoError(s.t, shell.RunCommandE(s.t, shell.Command{Command: "make", Args: []string{"up"}, WorkingDir: root, Logger: logger.Discard}))
 		return
 	}
 	s.pulumi(true, "up", "--yes", "--skip-preview")
 }
-
-// quietly leaves passwords out of the log.
-func quietly() *logger.Logger { return logger.Discard }
 
 // read takes in the stack's outputs and where its Kubernetes is.
 func (s *stack) read() {

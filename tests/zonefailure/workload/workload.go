@@ -106,7 +106,8 @@ func (w *Workload) fault(format string, args ...any) {
 	}
 }
 
-// Start makes the tables through any of the connections and starts the clients.
+// Start makes the tables through any of the connections and starts the clients, which work until
+// Finish, or until ctx ends.
 func Start(ctx context.Context, cfg Config) (*Workload, error) {
 	cfg.ensureDefaults()
 	if err := cfg.validate(); err != nil {
@@ -119,7 +120,7 @@ func Start(ctx context.Context, cfg Config) (*Workload, error) {
 	if err := w.prepare(ctx); err != nil {
 		return nil, err
 	}
-	ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	ctx, w.cancel = context.WithCancel(ctx)
 	next := 0
 	for _, name := range w.names() {
 		g := &gap{}
