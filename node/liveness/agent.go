@@ -317,19 +317,7 @@ func (a *Agent) beat(now hlc.Reading) {
 	var unsupported []keys.NodeID
 	computed := false
 	for _, p := range a.sorted() {
-		every, want := a.interval(p.id)
-		if every == 0 {
-			continue
-		}
-		p.mu.Lock()
-		due := now.Mono >= p.nextBeat-int64(a.cfg.Tick/2) // the tick that is nearest
-		if due {
-			p.nextBeat = now.Mono + int64(every)
-		}
-		// A node that can't hear the other one can't count its support: it must not go on
-		// collecting promises that would only keep others from taking over.
-		want = want && p.heardMono != 0 && now.Mono-p.heardMono <= int64(a.cfg.Support/2)
-		p.mu.Unlock()
+		want, due := a.due(p, now, a.cfg.Tick/2) // the tick that is nearest
 		if !due {
 			continue
 		}
@@ -338,6 +326,24 @@ func (a *Agent) beat(now hlc.Reading) {
 		}
 		a.sendBeat(p, want, unsupported)
 	}
+}
+
+// due reports whether a heartbeat to a peer is due now or within ahead, and if so counts it as
+// sent; want says whether it asks for support.
+func (a *Agent) due(p *peer, now hlc.Reading, ahead time.Duration) (want, due bool) {
+	every, want := a.interval(p.id)
+	if every == 0 {
+		return false, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Mono < p.nextBeat-int64(ahead) {
+		return false, false
+	}
+	p.nextBeat = now.Mono + int64(every)
+	// A node that can't hear the other one can't count its support: it must not go on
+	// collecting promises that would only keep others from taking over.
+	return want && p.heardMono != 0 && now.Mono-p.heardMono <= int64(a.cfg.Support/2), true
 }
 
 func (a *Agent) sendBeat(p *peer, want bool, unsupported []keys.NodeID) {
@@ -403,10 +409,15 @@ func (a *Agent) onHeartbeat(from keys.NodeID, payload []byte, _ raftnet.Replier)
 	}
 	p.mu.Unlock()
 	a.forwardClock(from, m.reading)
-	ack.unsupported = a.unsupported()
+	unsupported := a.unsupported()
+	ack.unsupported = unsupported
 	ack.reading = a.cfg.Clock.Now()
 	ack.wall = a.time.Read().Wall
 	a.cfg.Network.Notify(from, raftnet.Control, raftnet.MethodHeartbeatAck, ack.encode(make([]byte, 0, 96)))
+	// A heartbeat that would follow soon goes with the answer: one write here, and one wake-up there.
+	if want, due := a.due(p, now, a.cfg.Heartbeat/2); due {
+		a.sendBeat(p, want, unsupported)
+	}
 }
 
 func (a *Agent) noteUnsupportedLocked(p *peer, m *message, now hlc.Reading) {

@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/atolldb/atoll/node/keys"
-	"github.com/atolldb/atoll/node/raftnet"
 )
 
 // A blackholed leader's ranges have a lease elsewhere well within a second, and the old
@@ -143,32 +142,6 @@ func TestCommitNudge(t *testing.T) {
 		for _, n := range c.nodes {
 			require.Equal(t, []string{"x"}, n.reps[1].fsm.applied(), "n%d", n.id)
 		}
-		c.close()
-	})
-}
-
-// An idle range sends little; but a follower that was started again, and has forgotten the commit
-// index, is told, though nothing new is written.
-func TestIdleRangeSendsLittleAndTellsARestartedFollower(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, 5, 3, 1)
-		c.leased(5*time.Second, 0)
-		h := c.node(c.holder(1))
-		require.NoError(t, h.reps[1].r.Apply([]byte("x"), time.Second).Error())
-		time.Sleep(time.Minute) // the last message that says something has been sent
-		before := c.net.Sent(raftnet.MethodRaftHeartbeat)
-		time.Sleep(5 * time.Minute)
-		n := c.net.Sent(raftnet.MethodRaftHeartbeat) - before
-		require.Positive(t, n, "followers never hear of their leader")
-		require.LessOrEqual(t, n, int64(2*5*60/10), "two followers, no more than one message in ten seconds each")
-
-		late := c.node(h.id%3 + 1)
-		late.stop()
-		time.Sleep(100 * time.Millisecond)
-		late.start()
-		time.Sleep(35 * time.Second)
-		require.Equal(t, h.id, c.holder(1), "the leader stayed")
-		require.Equal(t, h.reps[1].r.CommitIndex(), late.reps[1].r.CommitIndex())
 		c.close()
 	})
 }

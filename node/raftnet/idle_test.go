@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -50,4 +51,81 @@ func TestIdleCost(t *testing.T) {
 	for _, n := range c.nodes {
 		n.stop()
 	}
+}
+
+// Idle ranges cost their node pairs a message in six seconds, however many they are, and yet every
+// follower is known to answer; a follower that was started again, and has forgotten the commit
+// index, is told, though nothing new is written.
+func TestIdleRangesShareMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ranges = 20
+		c := newCluster(t, 5, 3, ranges)
+		c.leased(5*time.Second, 0)
+		h := c.node(c.holder(1))
+		require.NoError(t, h.reps[1].r.Apply([]byte("x"), time.Second).Error())
+		time.Sleep(time.Minute) // the last message that says something has been sent
+		before := c.net.Sent(raftnet.MethodRaftHeartbeat) + c.net.Sent(raftnet.MethodRaftNudge)
+		terms := map[keys.RangeID]uint64{}
+		for id, rep := range h.reps {
+			terms[id] = rep.r.CurrentTerm()
+		}
+		for range 5 * 60 {
+			time.Sleep(time.Second)
+			for id := range h.reps {
+				leader := c.node(c.holder(id))
+				for _, n := range c.nodes {
+					if n != leader {
+						require.Less(t, leader.reps[id].tr.Silence(n.reps[id].tr.ID()), 10*time.Second, "r%d on n%d", id, n.id)
+					}
+				}
+			}
+		}
+		sent := c.net.Sent(raftnet.MethodRaftHeartbeat) + c.net.Sent(raftnet.MethodRaftNudge) - before
+		require.Positive(t, sent, "followers never hear of their leaders")
+		require.LessOrEqual(t, sent, int64(6*5*60/6+6), "each of six directed pairs, no more than one message in six seconds")
+		for id, rep := range h.reps {
+			require.Equal(t, terms[id], rep.r.CurrentTerm(), "r%d has had an election", id)
+		}
+
+		late := c.node(h.id%3 + 1)
+		late.stop()
+		time.Sleep(100 * time.Millisecond)
+		late.start()
+		time.Sleep(35 * time.Second)
+		require.Equal(t, h.id, c.holder(1), "the leader stayed")
+		require.Equal(t, h.reps[1].r.CommitIndex(), late.reps[1].r.CommitIndex())
+		c.close()
+	})
+}
+
+// A replica that is stuck on a live node keeps nobody from learning that the others there
+// support it again.
+func TestStuckReplicaDelaysNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ranges, stuck = 12, 7
+		c := newCluster(t, 8, 3, ranges)
+		c.leased(5*time.Second, 0)
+		time.Sleep(time.Second)
+		h := c.node(c.holder(1))
+		for id, rep := range h.reps {
+			if l := c.node(c.holder(id)); l != h {
+				require.NoError(t, l.reps[id].tr.Transfer(t.Context(), rep.tr.ID()))
+			}
+		}
+		c.leased(5*time.Second, 0)
+		other := c.node(h.id%3 + 1)
+		other.reps[stuck].r.Shutdown() // its messages are taken and never answered
+		c.net.Cut(h.id, other.id)
+		time.Sleep(time.Second)
+		c.net.Heal(h.id, other.id)
+		time.Sleep(time.Second)
+		for id, rep := range h.reps {
+			if id != stuck {
+				require.Contains(t, rep.tr.Supporters(), other.id, "r%d", id)
+			}
+		}
+		require.NotContains(t, h.reps[stuck].tr.Supporters(), other.id, "the stuck replica answers nothing")
+		require.GreaterOrEqual(t, h.reps[stuck].tr.Silence(other.reps[stuck].tr.ID()), 2*time.Second)
+		c.close()
+	})
 }

@@ -130,6 +130,9 @@ type Router struct {
 	ranges map[keys.RangeID]*RangeTransport
 	refort map[keys.NodeID]bool
 	dirty  []*RangeTransport // to be nudged once they are quiet
+
+	// Of the upkeep goroutine, monotonic.
+	nextContact, nextWake int64
 }
 
 // NewRouter registers the raft methods on the Network and starts the upkeep of leases
@@ -307,8 +310,13 @@ func (r *Router) onNudge(_ context.Context, from keys.NodeID, payload []byte) ([
 	if err != nil {
 		return nil, err
 	}
+	type answer struct {
+		item int
+		body []byte
+	}
+	answers := make(chan answer, len(items))
 	out := make([][]byte, len(items))
-	var wg sync.WaitGroup
+	asked := 0
 	for i, it := range items {
 		out[i] = (&appendResponse{failed: true}).encode(nil)
 		var req appendRequest
@@ -319,18 +327,32 @@ func (r *Router) onNudge(_ context.Context, from keys.NodeID, payload []byte) ([
 		if t == nil || t.check(&req.envelope) != nil || !t.admit() {
 			continue
 		}
-		wg.Add(1)
+		asked++
 		go func() {
-			defer wg.Done()
 			defer t.serving.Add(-1)
+			body := out[i]
 			if resp, err := t.receiveAppend(from, &req); err == nil {
-				out[i] = resp.encode(nil)
+				body = resp.encode(nil)
 			}
+			answers <- answer{i, body}
 		}()
 	}
-	wg.Wait()
+	late := time.NewTimer(nudgeWait)
+	defer late.Stop()
+	for ; asked > 0; asked-- {
+		select {
+		case a := <-answers:
+			out[a.item] = a.body
+		case <-late.C:
+			return encodeList(out), nil
+		}
+	}
 	return encodeList(out), nil
 }
+
+// nudgeWait bounds how long the answers of a nudge's replicas are waited for: one that is stuck must
+// not keep the leader from learning of all the others.
+const nudgeWait = 250 * time.Millisecond
 
 // A release message: range, term, and whether it is a question to the holder of a fort
 // (answered with field 1 = 1 if its lease is over) or the news from it.

@@ -41,14 +41,16 @@ func ParseServerID(id raft.ServerID) (keys.NodeID, keys.ReplicaID, error) {
 }
 
 // RaftConfig returns the raft settings for one of many ranges. Leases and take-over come
-// from node-pair support; raft's own timers stay long, as the slow fallback. The caller
-// sets Logger.
+// from node-pair support; raft's own timers stay long, as the slow fallback. They are not
+// longer still because raft refuses writes for up to ElectionTimeout when a transfer of
+// leadership fails, and tries a failed snapshot again after CommitTimeout. The caller sets
+// Logger.
 func RaftConfig(local raft.ServerID) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = local
 	c.HeartbeatTimeout = 30 * time.Second
 	c.ElectionTimeout = 30 * time.Second
-	c.LeaderLeaseTimeout = 15 * time.Second
+	c.LeaderLeaseTimeout = 30 * time.Second
 	c.CommitTimeout = 15 * time.Second
 	c.MaxAppendEntries = 64
 	c.SnapshotInterval = 24 * time.Hour // truncation is the store's own

@@ -103,7 +103,7 @@ type raftPeer struct {
 	match      atomic.Uint64 // last index acknowledged in matchTerm
 	matchTerm  atomic.Uint64
 	sentCommit atomic.Uint64 // highest LeaderCommitIndex acknowledged
-	contact    atomic.Int64  // when it last answered with success, monotonic
+	contact    atomic.Int64  // when it last answered, monotonic
 
 	mu     sync.Mutex
 	term   uint64
@@ -141,6 +141,7 @@ type RangeTransport struct {
 	dirty   atomic.Int64  // when entries were last acknowledged, monotonic; 0: nothing to nudge
 	peers   atomic.Pointer[map[raft.ServerID]*raftPeer]
 	leader  atomic.Pointer[leaderHint]
+	settled settled // of the router's goroutine
 
 	mu         sync.Mutex
 	fort       fort
@@ -155,6 +156,8 @@ type RangeTransport struct {
 	tokenLow   int64
 	tokenUntil time.Time
 	elect      electState
+	resting    chan struct{} // closed when the heartbeats that rest are woken; nil: none rests
+	restTerm   uint64        // of the first of them
 }
 
 type leaderHint struct {

@@ -30,6 +30,9 @@ func (t *RangeTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, a
 		return err
 	}
 	if t.tellsNothing(p, args) {
+		if !t.restHeartbeat(args) {
+			return ErrTransportClosed
+		}
 		*resp = raft.AppendEntriesResponse{RPCHeader: header(p.node, p.replica), Term: args.Term, Success: true}
 		return nil
 	}
@@ -73,33 +76,6 @@ func (t *RangeTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, a
 			return errStopped
 		}
 	}
-}
-
-// idleContact is how long a fortified follower goes without a message of raft's. It
-// stays well below raft's HeartbeatTimeout, after which the follower would campaign.
-const idleContact = 10 * time.Second
-
-// tellsNothing reports whether a message of raft's without entries would tell the follower
-// nothing: it is fortified for this term and supports this node now, which says more than its
-// answer to a heartbeat would, and it has confirmed the log and the commit index. Raft sends a
-// heartbeat per range and follower every few seconds, and the commit index after CommitTimeout;
-// with hundreds of ranges that is most of what idle ranges cost.
-func (t *RangeTransport) tellsNothing(p *raftPeer, args *raft.AppendEntriesRequest) bool {
-	if len(args.Entries) > 0 || t.dropped.Load() >= args.Term || t.router.mono()-p.contact.Load() > int64(idleContact) {
-		return false
-	}
-	a := p.ack.Load()
-	if a == nil || a.term != args.Term {
-		return false
-	}
-	if args.PrevLogEntry != 0 || args.LeaderCommitIndex != 0 {
-		k := p.told.Load()
-		if k == nil || k.ack != *a || k.last < args.PrevLogEntry || k.commit < min(args.LeaderCommitIndex, args.PrevLogEntry) {
-			return false
-		}
-	}
-	g, ok := t.router.support.SupportedBy(p.node)
-	return ok && g.Epoch == a.epoch
 }
 
 // leads reports whether RPCs of a leader's term still have a purpose.
@@ -149,10 +125,10 @@ func (t *RangeTransport) noteAppend(p *raftPeer, args *raft.AppendEntriesRequest
 		t.higherTerm(args.Term, r.Term)
 		return false
 	}
+	p.contact.Store(t.router.mono())
 	if !r.Success {
 		return false
 	}
-	p.contact.Store(t.router.mono())
 	if r.fortified {
 		p.noteAck(ack{args.Term, r.epoch})
 	}

@@ -97,7 +97,11 @@ func (r *Router) pass(full bool) bool {
 			noisy = append(noisy, t)
 			continue
 		}
-		t.collect(rf, sup, true, batch)
+		t.collect(rf, sup, true, false, batch)
+	}
+	var due rounds
+	if full {
+		due = r.dueRounds(now)
 	}
 	if full || refort {
 		for _, t := range r.all() {
@@ -108,9 +112,10 @@ func (r *Router) pass(full bool) bool {
 			if full {
 				t.sweepBlocked()
 				t.noteLeadership(rf)
+				t.wakeHeartbeats(rf, due.wake)
 			}
 			if t.dirty.Load() == 0 {
-				t.collect(rf, sup, full, batch)
+				t.collect(rf, sup, full, due.contact, batch)
 			}
 		}
 	}
@@ -137,14 +142,18 @@ type nudge struct {
 	req appendRequest
 }
 
-// collect adds what a leader's followers lack: the commit index, if the range is quiet,
-// and the fortification for this term and epoch.
-func (t *RangeTransport) collect(rf *raft.Raft, sup pairs, quiet bool, batch map[keys.NodeID][]nudge) {
+// collect adds what a leader's followers lack: the commit index, if the range is quiet, the
+// fortification for this term and epoch and, in a contact round, a sign of life.
+func (t *RangeTransport) collect(rf *raft.Raft, sup pairs, quiet, contact bool, batch map[keys.NodeID][]nudge) {
 	term := rf.CurrentTerm()
 	if rf.State() != raft.Leader {
 		return
 	}
 	commit := rf.CommitIndex()
+	if !contact && t.settled.holds(term, commit, sup) {
+		return
+	}
+	t.settled.reset(term, commit)
 	var commitTerm uint64
 	known := false
 	vs := rf.GetConfiguration().Configuration().Servers
@@ -154,12 +163,23 @@ func (t *RangeTransport) collect(rf *raft.Raft, sup pairs, quiet bool, batch map
 		}
 		p, err := t.peer(s.ID)
 		if err != nil {
+			t.settled.reset(0, 0)
 			continue
 		}
 		req := appendRequest{envelope: t.envelopeTo(p)}
 		req.Term = term
-		need := false
-		if quiet && commit > p.sentCommit.Load() && p.matchTerm.Load() == term && p.match.Load() >= commit {
+		need := contact && p.quiet(t.router.mono()) && t.router.support.Live(p.node)
+		now := ack{term: term}
+		g, supported := sup.SupportedBy(p.node)
+		now.epoch = g.Epoch
+		forgot := false // it may have been started again, and know of no commit index
+		if supported && s.Suffrage == raft.Voter {
+			a, k := p.ack.Load(), p.told.Load()
+			need = need || a == nil || *a != now
+			forgot = k == nil || k.ack != now
+		}
+		matched := p.matchTerm.Load() == term && p.match.Load() >= commit
+		if quiet && matched && (forgot || commit > p.sentCommit.Load()) {
 			if !known {
 				var l raft.Log
 				if t.cfg.GetLog == nil || t.cfg.GetLog(commit, &l) != nil {
@@ -174,11 +194,7 @@ func (t *RangeTransport) collect(rf *raft.Raft, sup pairs, quiet bool, batch map
 				need = true
 			}
 		}
-		if g, ok := sup.SupportedBy(p.node); ok && s.Suffrage == raft.Voter {
-			if a := p.ack.Load(); a == nil || a.term != term || a.epoch != g.Epoch {
-				need = true
-			}
-		}
+		t.settled.add(p, supported, g.Epoch, !need && matched)
 		if need && rf.State() == raft.Leader && rf.CurrentTerm() == term {
 			batch[p.node] = append(batch[p.node], nudge{t, p, req})
 		}

@@ -193,6 +193,7 @@ func (e *engine) pebbleOptions() *pebble.Options {
 	// not be durable when Ingest returns.
 	o.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	o.Experimental.EnableColumnarBlocks = func() bool { return true }
+	o.Experimental.CompactionScheduler = newCompactions()
 	return o
 }
 

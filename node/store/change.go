@@ -18,9 +18,9 @@ import (
 const (
 	// caughtUpEntries is how far a non-voter may be behind when it becomes a voter.
 	caughtUpEntries = 32
-	// freshContact is how long ago a follower may have answered to count as reachable; raft
-	// asks an idle follower every three to six seconds.
-	freshContact = 8 * time.Second
+	// freshContact is how long ago a follower may have answered to count as reachable; an
+	// idle one is asked every nine seconds at the latest (raftnet).
+	freshContact = 10 * time.Second
 	changeWait   = 30 * time.Second
 )
 
@@ -135,7 +135,8 @@ func (s *Store) addNonVoter(ctx context.Context, r *rep, node keys.NodeID) error
 func (r *rep) caughtUp(id raft.ServerID) bool {
 	g := r.group.Load()
 	p := g.Peer(id)
-	return !p.Lost && p.Match > 0 && p.Match+caughtUpEntries >= g.LastIndex() && time.Since(p.Contact) < freshContact
+	heard := min(time.Since(p.Restored), r.trans.Silence(id))
+	return !p.Lost && p.Match > 0 && p.Match+caughtUpEntries >= g.LastIndex() && heard < freshContact
 }
 
 func (s *Store) promote(ctx context.Context, r *rep, node keys.NodeID) error {

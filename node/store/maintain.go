@@ -188,8 +188,9 @@ func (s *Store) strangers(r *rep, d *kv.RangeDescriptor) []kv.ReplicaDescriptor 
 		if rd.Node == s.cfg.Node || !s.cfg.Support.Live(rd.Node) {
 			continue
 		}
-		p := r.group.Load().Peer(raftnet.ServerID(rd.Node, rd.Replica))
-		if p.Match == 0 && !p.Snapshot && time.Since(p.Contact) >= ensureEvery {
+		id := raftnet.ServerID(rd.Node, rd.Replica)
+		p := r.group.Load().Peer(id)
+		if p.Match == 0 && !p.Snapshot && r.trans.Silence(id) >= ensureEvery {
 			out = append(out, rd)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -360,21 +361,18 @@ func (s *Store) MetaSeed() (kv.RangeDescriptor, bool) {
 
 // Neighbours returns the nodes that share a range with this one; liveness asks.
 func (s *Store) Neighbours() []keys.NodeID {
-	seen := map[keys.NodeID]bool{}
-	var out []keys.NodeID
+	var out []keys.NodeID // sorted
 	for _, r := range s.all() {
 		d := r.desc()
 		if d == nil {
 			continue
 		}
 		for _, rd := range d.Replicas {
-			if !seen[rd.Node] {
-				seen[rd.Node] = true
-				out = append(out, rd.Node)
+			if i, ok := slices.BinarySearch(out, rd.Node); !ok {
+				out = slices.Insert(out, i, rd.Node)
 			}
 		}
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
 	return out
 }
 

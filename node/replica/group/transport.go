@@ -110,9 +110,9 @@ type peers struct {
 }
 
 type peer struct {
-	match    uint64 // highest index that it acknowledged
-	contact  time.Time
-	snapshot uint64 // index of the snapshot under way, or received and not yet followed by an append
+	match    uint64    // highest index that it acknowledged
+	restored time.Time // when it last took a snapshot
+	snapshot uint64    // index of the snapshot under way, or received and not yet followed by an append
 	sending  bool
 	lost     bool // it acknowledged entries that it does not have (S18)
 }
@@ -139,7 +139,6 @@ func (p *peers) appended(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.get(id, a.Term)
-	e.contact = time.Now()
 	switch {
 	case r.Term != a.Term || a.PrevLogEntry == 0 && len(a.Entries) == 0:
 		return nil // deposed, or a bare heartbeat
@@ -171,14 +170,14 @@ func (p *peers) matched(id raft.ServerID, term, index uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.get(id, term)
-	e.match, e.contact, e.lost = max(e.match, index), time.Now(), false
+	e.match, e.restored, e.lost = max(e.match, index), time.Now(), false
 }
 
 // PeerStatus is what the leader knows of one follower.
 type PeerStatus struct {
 	Lost     bool      // it acknowledged entries that it does not have any more (S18)
 	Match    uint64    // highest index acknowledged in this term; 0: none yet
-	Contact  time.Time // of the last answer; zero: none
+	Restored time.Time // when it last took a snapshot; zero: not in this term
 	Snapshot bool      // a snapshot is under way
 }
 
@@ -189,7 +188,7 @@ func (p *peers) status(id raft.ServerID, term uint64) PeerStatus {
 		return PeerStatus{}
 	}
 	e := p.by[id]
-	return PeerStatus{Lost: e.lost, Match: e.match, Contact: e.contact, Snapshot: e.sending}
+	return PeerStatus{Lost: e.lost, Match: e.match, Restored: e.restored, Snapshot: e.sending}
 }
 
 // lost returns the peers that lost data, as far as this term has seen.

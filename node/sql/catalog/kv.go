@@ -85,8 +85,9 @@ const (
 	LeaseTTL = 15 * time.Second
 	// renewEvery leaves two tries before the promise runs out.
 	renewEvery = 5 * time.Second
-	// pollEvery is how soon a node notices a schema change that nobody told it about.
-	pollEvery = 250 * time.Millisecond
+	// pollEvery is how soon a node notices a schema change of which the news was lost
+	// (Config.OnPublish): each look is a read from the leaseholder of the catalog.
+	pollEvery = time.Second
 )
 
 var blind = kv.Condition{}
