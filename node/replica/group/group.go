@@ -101,6 +101,8 @@ type instance struct {
 	cancel context.CancelFunc
 	down   chan struct{} // closed when raft's goroutines have ended
 	watch  sync.WaitGroup
+
+	leadership leadership
 }
 
 // currentTermKey is raft's own stable key.
@@ -155,7 +157,7 @@ func (g *Group) startLocked() error {
 	}
 	conf := raftnet.RaftConfig(ServerID(g.cfg.Node, g.cfg.Replica))
 	conf.Logger = raftLogger(g.logger)
-	r, err := raft.NewRaft(conf, g.fsm, g.log, g.log, (*snapshotStore)(g), &transport{Transport: g.cfg.Transport, g: g})
+	r, err := raft.NewRaft(conf, g.fsm, raftLogs{g.log, g}, g.log, (*snapshotStore)(g), &transport{Transport: g.cfg.Transport, g: g})
 	if err != nil {
 		return err
 	}
@@ -215,6 +217,7 @@ func (g *Group) watch(inst *instance) {
 	for {
 		select {
 		case leads := <-inst.raft.LeaderCh():
+			inst.leadership.change()
 			if led && g.cfg.OnLost != nil {
 				// A loss may have been overwritten by a new win.
 				g.cfg.OnLost()
