@@ -263,7 +263,10 @@ type (
 		Commit              bool
 		CanCommitInOnePhase bool
 		AllReadsHere        bool
-		ReadSpans           []keys.Span
+		// NoRecord says that the transaction never had a lock, an intent or a heartbeat: no
+		// record of it can exist, and none need be looked for.
+		NoRecord  bool
+		ReadSpans []keys.Span
 		// InFlight is set for a parallel commit: the record becomes STAGING (S11).
 		InFlight []InFlightWrite
 		// LockSpans are resolved after the end; those in this range, at once.

@@ -10,6 +10,7 @@ func (m *EndTxnRequest) encode(e *encoder) {
 	}
 	e.spans(6, m.LockSpans)
 	e.ts(7, m.Deadline)
+	e.bool(8, m.NoRecord)
 }
 
 func (m *EndTxnRequest) decode(d *decoder) {
@@ -29,6 +30,8 @@ func (m *EndTxnRequest) decode(d *decoder) {
 			d.spans(&m.LockSpans)
 		case 7:
 			m.Deadline = d.ts()
+		case 8:
+			m.NoRecord = d.bool()
 		}
 	}
 }

@@ -240,13 +240,14 @@ func (t *Txn) readsIn(bounds keys.Span) ([]keys.Span, bool) {
 // AmbiguousError leaves doubt: nothing was done.
 func (t *Txn) commitOnePhase(ctx context.Context, plan *commitPlan) (hlc.Timestamp, error) {
 	p := t.proto(t.seq)
-	if len(p.Key) == 0 {
+	fresh := len(p.Key) == 0 // nothing was ever sent that has an anchor
+	if fresh {
 		c := *p
 		c.Key = plan.reqs[0].(*kv.PutRequest).Key
 		p = &c
 	}
 	end := &kv.EndTxnRequest{
-		Commit: true, CanCommitInOnePhase: true, AllReadsHere: plan.allReadsHere, ReadSpans: plan.readSpans,
+		Commit: true, CanCommitInOnePhase: true, AllReadsHere: plan.allReadsHere, NoRecord: fresh, ReadSpans: plan.readSpans,
 		LockSpans: t.locksAnd(plan.reqs), Deadline: t.deadline,
 	}
 	br, err := t.sendSealed(ctx, &kv.BatchRequest{Header: kv.Header{Txn: p}, Requests: append(plan.reqs, end)})

@@ -609,6 +609,9 @@ func (e *fakeEval) end(r *kv.EndTxnRequest) (kv.Response, error) {
 		})
 		return &kv.EndTxnResponse{}, nil
 	}
+	if r.NoRecord && rec != nil {
+		return nil, &kv.InvalidRequestError{Detail: fmt.Sprintf("the coordinator says that there is no record, its status is %d", rec.Status)}
+	}
 	if rec != nil && rec.Status == kv.TxnAborted || f.ended[id] {
 		return nil, &kv.AbortedError{Reason: "aborted"}
 	}
@@ -697,6 +700,9 @@ func describe(ba *kv.BatchRequest, br *kv.BatchResponse, err error) string {
 				b.WriteString(" abort")
 			case r.CanCommitInOnePhase:
 				b.WriteString(" 1pc")
+				if r.NoRecord {
+					b.WriteString(" fresh")
+				}
 			case len(r.InFlight) > 0:
 				fmt.Fprintf(&b, " staging %d", len(r.InFlight))
 			default:

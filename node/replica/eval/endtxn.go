@@ -37,9 +37,12 @@ func (e *Env) onePhase(ba *kv.BatchRequest) (Result, error) {
 	if err := e.needTxn("a commit"); err != nil {
 		return Result{}, err
 	}
-	rec, err := LoadRecord(e.rw, e.Txn.Key, e.Txn.ID)
-	if err != nil {
-		return Result{}, err
+	var rec *kv.Txn
+	var err error
+	if !end.NoRecord {
+		if rec, err = LoadRecord(e.rw, e.Txn.Key, e.Txn.ID); err != nil {
+			return Result{}, err
+		}
 	}
 	if rec == nil {
 		err = e.mayCreate(true)
