@@ -30,6 +30,7 @@ type options struct {
 	workloads []string
 	keep      bool
 	noPeer    bool
+	far       bool
 	nodeArgs  []string
 }
 
@@ -55,6 +56,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&clients, "clients", "1,8,32", "numbers of clients")
 	f.StringVar(&workloads, "workloads", "select,insert,tpcb", "which of select, insert, tpcb")
 	f.BoolVar(&o.keep, "keep", false, "leave the data folder")
+	f.BoolVar(&o.far, "far", false, "measure Atoll also through a zone that holds no lease")
 	f.BoolVar(&o.noPeer, "no-peer", false, "measure Atoll only")
 	f.StringVar(&nodeArgs, "node-args", "", "more arguments for every atoll node, separated by spaces")
 	if err := f.Parse(args); err != nil {
@@ -114,6 +116,16 @@ func run(ctx context.Context, args []string) error {
 		if err := s.load(ctx, o); err != nil {
 			return err
 		}
+	}
+	// PostgreSQL's clients talk to the primary; Atoll's, of whom a policy will bring the leases near,
+	// to the node that holds them. Which one that is was an election's chance.
+	near, far, err := atoll.byLeases(ctx)
+	if err != nil {
+		return err
+	}
+	atoll.port = near
+	if o.far {
+		systems = append(systems, &system{name: farName, port: far, dir: atoll.dir, client: atoll.client})
 	}
 	return measure(ctx, o, systems)
 }

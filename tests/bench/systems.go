@@ -20,6 +20,7 @@ import (
 
 const (
 	atollName = "atoll"
+	farName   = "atoll far" // through a zone without leases
 	peerName  = "postgresql"
 	// startTimeout bounds how long a system may take to come up.
 	startTimeout = 90 * time.Second
@@ -256,6 +257,31 @@ func (s *system) load(ctx context.Context, o *options) error {
 	_, err := command(ctx, s.dir, filepath.Join(s.client, "psql"), s.args("-d", "postgres", "-v", "ON_ERROR_STOP=1",
 		"-c", "CREATE TABLE bench_insert (id bigint PRIMARY KEY, v text)")...)
 	return err
+}
+
+// byLeases returns the SQL ports of the node that leads most of the data and of one that leads least.
+func (s *system) byLeases(ctx context.Context) (near, far int, err error) {
+	const query = "SELECT n.sql_address FROM atoll.nodes n LEFT JOIN atoll.ranges r ON r.leaseholder = n.node_id GROUP BY n.sql_address ORDER BY coalesce(sum(r.bytes), 0) DESC"
+	out, err := command(ctx, s.dir, filepath.Join(s.client, "psql"), s.args("-d", "postgres", "-qAtX", "-c", query)...)
+	if err != nil {
+		return 0, 0, err
+	}
+	var ports []int
+	for _, addr := range strings.Fields(out) {
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			return 0, 0, fmt.Errorf("node with the SQL address %q: %w", addr, err)
+		}
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			return 0, 0, fmt.Errorf("node with the SQL address %q: %w", addr, err)
+		}
+		ports = append(ports, n)
+	}
+	if len(ports) < 2 {
+		return 0, 0, fmt.Errorf("atoll.nodes lists %d nodes, the demo has three: %s", len(ports), out)
+	}
+	return ports[0], ports[len(ports)-1], nil
 }
 
 // pgbench runs one measurement.
