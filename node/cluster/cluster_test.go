@@ -129,6 +129,7 @@ func TestFoundingRepeatsRefusesAndRecovers(t *testing.T) {
 		}
 		_, err = Init(t.Context(), client, "two", addrs, "")
 		require.ErrorContains(t, err, `belongs to cluster "one"`)
+		require.ErrorIs(t, err, ErrRefused)
 
 		// A member loses its disk: init must not found again (S28).
 		nodes[0].stop()

@@ -72,7 +72,7 @@ type Standing struct {
 // Init founds a cluster on the nodes at addrs, or completes an Init that was interrupted. On a
 // founded cluster it does nothing, whatever became of its founding members since. verifier is
 // that of the first user's password, in PostgreSQL's form, or empty; of several tries, that of
-// the first counts.
+// the first counts. An error that is not ErrRefused may be gone at the next try.
 func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string, verifier string) (*Standing, error) {
 	all := make([]*status, len(addrs))
 	for i, addr := range addrs {
@@ -127,11 +127,11 @@ func standing(clusterID string, addrs []string, all []*status) (*Standing, error
 	for i, s := range all {
 		switch {
 		case s.Identity != nil && s.Identity.ClusterID != clusterID:
-			return nil, fmt.Errorf("cluster: init: node at %s belongs to cluster %q, not to %q", addrs[i], s.Identity.ClusterID, clusterID)
+			return nil, refuse("node at %s belongs to cluster %q, not to %q", addrs[i], s.Identity.ClusterID, clusterID)
 		case s.Plan != nil && s.Plan.ClusterID != clusterID:
-			return nil, fmt.Errorf("cluster: init: node at %s has accepted a plan of cluster %q", addrs[i], s.Plan.ClusterID)
+			return nil, refuse("node at %s has accepted a plan of cluster %q", addrs[i], s.Plan.ClusterID)
 		case s.Plan != nil && out.Plan != nil && !out.Plan.equal(s.Plan):
-			return nil, fmt.Errorf("cluster: init: node at %s has accepted another plan of cluster %q", addrs[i], clusterID)
+			return nil, refuse("node at %s has accepted another plan of cluster %q", addrs[i], clusterID)
 		case s.Identity != nil:
 			n := s.Info
 			n.ID = s.Identity.Node
@@ -160,11 +160,11 @@ func choosePlan(clusterID string, addrs []string, all []*status, verifier string
 	}
 	if bound != nil {
 		if len(bound.Members) != len(addrs) {
-			return nil, fmt.Errorf("cluster: init: cluster %q was planned with %d nodes, %d are named now", clusterID, len(bound.Members), len(addrs))
+			return nil, refuse("cluster %q was planned with %d nodes, %d are named now; name the same nodes", clusterID, len(bound.Members), len(addrs))
 		}
 		for i, s := range all {
 			if bound.Members[i].Addr != s.Info.Addr {
-				return nil, fmt.Errorf("cluster: init: cluster %q was planned with node %s in place %d, now it is %s; name the same nodes in the same order",
+				return nil, refuse("cluster %q was planned with node %s in place %d, now it is %s; name the same nodes in the same order",
 					clusterID, bound.Members[i].Addr, i+1, s.Info.Addr)
 			}
 		}
@@ -176,7 +176,17 @@ func choosePlan(clusterID string, addrs []string, all []*status, verifier string
 		m.ID, m.Version = keys.NodeID(i+1), 1
 		p.Members = append(p.Members, m)
 	}
-	return p, p.validate()
+	if err := p.validate(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return p, nil
+}
+
+// ErrRefused marks what no further try of Init will change.
+var ErrRefused = errors.New("cluster: init is refused")
+
+func refuse(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrRefused}, args...)...)
 }
 
 func call(ctx context.Context, net AddrCaller, addr string, m raftnet.Method, payload []byte) ([]byte, error) {

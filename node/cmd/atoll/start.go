@@ -111,7 +111,9 @@ func initCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			stands, err := server.Found(ctx, id, strings.Split(nodes, ","), certs, password)
+			stands, err := server.Found(ctx, id, strings.Split(nodes, ","), certs, password, func(err error) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "waiting, %v at most: %v\n", timeout, err)
+			})
 			if err != nil {
 				return err
 			}
