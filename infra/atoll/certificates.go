@@ -27,8 +27,9 @@ type CertificatesArgs struct {
 // rotation counter or a name changes, and nodes read them again without a restart.
 //
 // A CA rotation overlaps: the bundle first trusts the old and the new CA; a Job waits until every
-// node accepts the new one; then the nodes' certificates are made anew. certificates.dropOldCA
-// ends the overlap in a later update.
+// node accepts the new one; then the nodes' certificates are made anew, with one in which the old CA
+// vouches for the new one: clients that have only the old bundle connect all the same.
+// certificates.dropOldCA ends the overlap in a later update.
 type Certificates struct {
 	pulumi.ResourceState
 
@@ -62,10 +63,10 @@ func NewCertificates(ctx *pulumi.Context, name string, args *CertificatesArgs, o
 		return nil, err
 	}
 	bundle := current.caCert(n)
+	var old *seed
 	if cfg.CARotation > 1 && !cfg.DropOldCA {
 		// The one before may go in the update after: it is not protected.
-		old, err := c.seed(ctx, name, n, "ca", cfg.CARotation-1, now(), false)
-		if err != nil {
+		if old, err = c.seed(ctx, name, n, "ca", cfg.CARotation-1, now(), false); err != nil {
 			return nil, err
 		}
 		bundle = pulumi.Sprintf("%s%s", bundle, old.caCert(n))
@@ -92,7 +93,7 @@ func NewCertificates(ctx *pulumi.Context, name string, args *CertificatesArgs, o
 	}
 	for _, z := range args.Spec.Zones {
 		c.zones[z.Name], err = corev1.NewSecret(ctx, name+"-zone-"+z.Name, &corev1.SecretArgs{
-			Metadata: n.meta(n.tls(z.Name), nil, labelZone, z.Name), Data: nodePair(n, current, leaf, n.clientHosts(z.Name)),
+			Metadata: n.meta(n.tls(z.Name), nil, labelZone, z.Name), Data: nodePair(n, current, old, leaf, n.clientHosts(z.Name)),
 		}, pulumi.Parent(c), pulumi.DependsOn(after))
 		if err != nil {
 			return nil, err
@@ -104,11 +105,12 @@ func NewCertificates(ctx *pulumi.Context, name string, args *CertificatesArgs, o
 // seed is a random secret and when it was made, read back from its Secret.
 type seed struct {
 	*corev1.Secret
+	rotation int
 }
 
 // seed makes the Secret of a seed, once: later runs of the program make other numbers, which are
 // ignored.
-func (c *Certificates) seed(ctx *pulumi.Context, name string, n names, what string, rotation int, now time.Time, protect bool) (seed, error) {
+func (c *Certificates) seed(ctx *pulumi.Context, name string, n names, what string, rotation int, now time.Time, protect bool) (*seed, error) {
 	id := what + "-" + strconv.Itoa(rotation)
 	s, err := corev1.NewSecret(ctx, name+"-"+id, &corev1.SecretArgs{
 		Metadata: n.meta(n.Name+"-"+id, nil),
@@ -117,7 +119,7 @@ func (c *Certificates) seed(ctx *pulumi.Context, name string, n names, what stri
 			"issued": pulumi.String(base64.StdEncoding.EncodeToString([]byte(now.UTC().Format(time.RFC3339)))),
 		}).(pulumi.StringMapInput),
 	}, pulumi.Parent(c), pulumi.IgnoreChanges([]string{"data"}), pulumi.Protect(protect), pulumi.AdditionalSecretOutputs([]string{"data"}))
-	return seed{s}, err
+	return &seed{s, rotation}, err
 }
 
 // read decodes what a Secret of a seed holds.
@@ -137,18 +139,23 @@ func readSeed(data map[string]string) ([]byte, time.Time, error) {
 	return b, issued, nil
 }
 
-func (n names) ca(data map[string]string) (*pki.Pair, error) {
+// ca makes the CA of a seed. Each has a name of its own, so that one can vouch for the next.
+func (s *seed) ca(n names, data map[string]string) (*pki.Pair, error) {
 	b, issued, err := readSeed(data)
 	if err != nil {
 		return nil, err
 	}
-	return pki.CA("atoll "+n.Namespace+"/"+n.Name, b, issued)
+	name := "atoll " + n.Namespace + "/" + n.Name
+	if s.rotation > 1 {
+		name += " " + strconv.Itoa(s.rotation)
+	}
+	return pki.CA(name, b, issued)
 }
 
 // caCert returns the CA's certificate, which is public.
-func (s seed) caCert(n names) pulumi.StringOutput {
+func (s *seed) caCert(n names) pulumi.StringOutput {
 	return pulumi.Unsecret(s.Data.ApplyT(func(data map[string]string) (string, error) {
-		ca, err := n.ca(data)
+		ca, err := s.ca(n, data)
 		if err != nil {
 			return "", err
 		}
@@ -156,10 +163,15 @@ func (s seed) caCert(n names) pulumi.StringOutput {
 	}).(pulumi.StringOutput)).(pulumi.StringOutput)
 }
 
-// nodePair returns node.crt and node.key for a Secret.
-func nodePair(n names, ca, leaf seed, hosts []string) pulumi.StringMapOutput {
-	pair := pulumi.All(ca.Data, leaf.Data).ApplyT(func(in []any) (map[string]string, error) {
-		root, err := n.ca(in[0].(map[string]string))
+// nodePair returns node.crt and node.key for a Secret. With an old CA, clients that know only that
+// one go on: it vouches for the CA in a certificate that the node sends as well.
+func nodePair(n names, ca, old, leaf *seed, hosts []string) pulumi.StringMapOutput {
+	seeds := []any{ca.Data, leaf.Data}
+	if old != nil {
+		seeds = append(seeds, old.Data)
+	}
+	pair := pulumi.All(seeds...).ApplyT(func(in []any) (map[string]string, error) {
+		root, err := ca.ca(n, in[0].(map[string]string))
 		if err != nil {
 			return nil, err
 		}
@@ -171,8 +183,20 @@ func nodePair(n names, ca, leaf seed, hosts []string) pulumi.StringMapOutput {
 		if err != nil {
 			return nil, err
 		}
+		chain := p.Cert
+		if old != nil {
+			before, err := old.ca(n, in[2].(map[string]string))
+			if err != nil {
+				return nil, err
+			}
+			cross, err := pki.Cross(before, root)
+			if err != nil {
+				return nil, err
+			}
+			chain += cross
+		}
 		return map[string]string{
-			"node.crt": base64.StdEncoding.EncodeToString([]byte(p.Cert)),
+			"node.crt": base64.StdEncoding.EncodeToString([]byte(chain)),
 			"node.key": base64.StdEncoding.EncodeToString([]byte(p.Key)),
 		}, nil
 	}).(pulumi.StringMapOutput)
@@ -180,10 +204,10 @@ func nodePair(n names, ca, leaf seed, hosts []string) pulumi.StringMapOutput {
 }
 
 // waitForTrust tries the new CA on every node before any node's certificate is made with it.
-func (c *Certificates) waitForTrust(ctx *pulumi.Context, name string, n names, ca, leaf seed) (pulumi.Resource, error) {
+func (c *Certificates) waitForTrust(ctx *pulumi.Context, name string, n names, ca, leaf *seed) (pulumi.Resource, error) {
 	trial := n.Name + "-trial-tls-" + strconv.Itoa(n.Certificates.CARotation)
 	secret, err := corev1.NewSecret(ctx, name+"-trial", &corev1.SecretArgs{
-		Metadata: n.meta(trial, nil), Data: nodePair(n, ca, leaf, n.clientHosts("trial")),
+		Metadata: n.meta(trial, nil), Data: nodePair(n, ca, nil, leaf, n.clientHosts("trial")),
 	}, pulumi.Parent(c), pulumi.DependsOn([]pulumi.Resource{c.trust}))
 	if err != nil {
 		return nil, err

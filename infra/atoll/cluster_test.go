@@ -151,6 +151,13 @@ func TestSecondRunChangesNothing(t *testing.T) {
 
 func certificate(t *testing.T, e *engine, zone string) (*x509.Certificate, *x509.CertPool) {
 	t.Helper()
+	cert, _, pool := certificates(t, e, zone)
+	return cert, pool
+}
+
+// certificates also returns those that the nodes send after their own.
+func certificates(t *testing.T, e *engine, zone string) (*x509.Certificate, *x509.CertPool, *x509.CertPool) {
+	t.Helper()
 	data := e.get(t, "atoll-certificates-zone-"+zone).inputs["data"]
 	crt, err := base64.StdEncoding.DecodeString(data.(map[string]any)["node.crt"].(string))
 	require.NoError(t, err)
@@ -158,13 +165,15 @@ func certificate(t *testing.T, e *engine, zone string) (*x509.Certificate, *x509
 	require.NoError(t, err)
 	_, err = tls.X509KeyPair(crt, key)
 	require.NoError(t, err)
-	block, _ := pem.Decode(crt)
+	block, rest := pem.Decode(crt)
 	cert, err := x509.ParseCertificate(block.Bytes)
 	require.NoError(t, err)
+	between := x509.NewCertPool()
+	between.AppendCertsFromPEM(rest)
 	pool := x509.NewCertPool()
 	bundle := e.get(t, "atoll-certificates-trust").inputs["data"].(map[string]any)["ca.crt"].(string)
 	require.True(t, pool.AppendCertsFromPEM([]byte(bundle)))
-	return cert, pool
+	return cert, between, pool
 }
 
 func TestCertificateNames(t *testing.T) {
@@ -201,11 +210,13 @@ func TestCARotationOverlaps(t *testing.T) {
 	_, oldPool := certificate(t, first, "us-a")
 
 	second := ok(t, first, map[string]any{"certificates": map[string]any{"caRotation": 2}})
-	cert, pool := certificate(t, second, "us-a")
+	cert, between, pool := certificates(t, second, "us-a")
 	_, err := cert.Verify(x509.VerifyOptions{Roots: pool})
 	require.NoError(t, err)
 	_, err = cert.Verify(x509.VerifyOptions{Roots: oldPool})
 	require.Error(t, err, "made by the new CA")
+	_, err = cert.Verify(x509.VerifyOptions{Roots: oldPool, Intermediates: between})
+	require.NoError(t, err, "clients that have only the old bundle go on: the old CA vouches for the new one")
 	before, _ := certificate(t, first, "us-a")
 	_, err = before.Verify(x509.VerifyOptions{Roots: pool})
 	require.NoError(t, err, "the old certificates are still accepted")
@@ -219,8 +230,10 @@ func TestCARotationOverlaps(t *testing.T) {
 	_, pool = certificate(t, third, "us-a")
 	_, err = before.Verify(x509.VerifyOptions{Roots: pool})
 	require.Error(t, err)
-	same, _ := certificate(t, third, "us-a")
+	same, between, _ := certificates(t, third, "us-a")
 	require.Equal(t, cert.Raw, same.Raw)
+	_, err = same.Verify(x509.VerifyOptions{Roots: oldPool, Intermediates: between})
+	require.Error(t, err, "the overlap is over")
 }
 
 // TestNothingThatHoldsDataIsReplaced: what Kubernetes can't change in place stays the same or is ignored.

@@ -65,9 +65,35 @@ func CA(name string, seed []byte, issued time.Time) (*Pair, error) {
 		NotBefore:             issued.Add(-backdate),
 		NotAfter:              issued.AddDate(CAYears, 0, 0),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
+		BasicConstraintsValid: true, IsCA: true, MaxPathLen: 1, // a CA that comes after it
 	}
 	return sign(t, t, key, key)
+}
+
+// Cross returns a certificate of the CA next that old has signed, as PEM. A server that sends it
+// after its own certificate is trusted also by clients that know only old. Their names must
+// differ: by them verifiers tell the two apart.
+func Cross(old, next *Pair) (string, error) {
+	if old.cert.Subject.CommonName == next.cert.Subject.CommonName {
+		return "", fmt.Errorf("pki: both CAs are named %q; a cross certificate needs two names", old.cert.Subject.CommonName)
+	}
+	t := &x509.Certificate{
+		SerialNumber:          serial([]byte(next.Cert), "cross", old.Cert),
+		Subject:               next.cert.Subject,
+		SubjectKeyId:          next.cert.SubjectKeyId,
+		NotBefore:             next.cert.NotBefore,
+		NotAfter:              next.cert.NotAfter,
+		KeyUsage:              next.cert.KeyUsage,
+		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
+	}
+	if t.NotAfter.After(old.cert.NotAfter) {
+		t.NotAfter = old.cert.NotAfter
+	}
+	p, err := sign(t, old.cert, next.key, old.key)
+	if err != nil {
+		return "", err
+	}
+	return p.Cert, nil
 }
 
 // Node returns a node's certificate for these names and addresses. It serves as server and as

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"testing"
 	"time"
 
@@ -65,6 +66,45 @@ func TestVerifies(t *testing.T) {
 	require.Error(t, err)
 	_, err = tls.X509KeyPair([]byte(n.Cert), []byte(n.Key))
 	require.NoError(t, err)
+}
+
+// Whoever knows the old CA only accepts a node of the next one that sends the cross certificate.
+func TestCross(t *testing.T) {
+	old := ca(t, 1)
+	next, err := CA("test 2", seed(2), issued.AddDate(1, 0, 0))
+	require.NoError(t, err)
+	cross, err := Cross(old, next)
+	require.NoError(t, err)
+	again, err := Cross(old, next)
+	require.NoError(t, err)
+	require.Equal(t, cross, again, "a pure function")
+	n, err := Node(next, seed(3), issued.AddDate(1, 0, 0), 30, []string{"a"})
+	require.NoError(t, err)
+	verify := func(root *Pair, between string) error {
+		roots, chain := x509.NewCertPool(), x509.NewCertPool()
+		roots.AddCert(root.cert)
+		chain.AppendCertsFromPEM([]byte(between))
+		_, err := n.cert.Verify(x509.VerifyOptions{Roots: roots, Intermediates: chain, DNSName: "a", CurrentTime: issued.AddDate(1, 0, 1)})
+		return err
+	}
+	require.NoError(t, verify(old, cross))
+	require.NoError(t, verify(next, cross))
+	require.NoError(t, verify(next, ""))
+	require.Error(t, verify(old, ""))
+	require.Error(t, verify(ca(t, 9), cross))
+	chain, err := tls.X509KeyPair([]byte(n.Cert+cross), []byte(n.Key))
+	require.NoError(t, err)
+	require.Len(t, chain.Certificate, 2)
+	_, err = Cross(old, ca(t, 5))
+	require.ErrorContains(t, err, "two names")
+	late, err := CA("test 3", seed(4), issued.AddDate(CAYears-1, 0, 0))
+	require.NoError(t, err)
+	cross, err = Cross(old, late)
+	require.NoError(t, err)
+	block, _ := pem.Decode([]byte(cross))
+	c, err := x509.ParseCertificate(block.Bytes)
+	require.NoError(t, err)
+	require.Equal(t, old.cert.NotAfter, c.NotAfter, "it ends with the old CA")
 }
 
 func TestNodeEndsWithItsCA(t *testing.T) {
