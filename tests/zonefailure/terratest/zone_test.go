@@ -106,11 +106,27 @@ var faults = []fault{
 	{"kill a zone's power", true, onPlatform("kill"), onPlatform("power-on")},
 	{"pause a zone", true, onPlatform("pause"), onPlatform("resume")},
 	{"drop what a zone sends", true, onPlatform("cut-one-way"), onPlatform("heal")},
+	{"cut two zones from each other", true, func(s *stack, z zone) { s.localkube("fault", "cut-pair", z.Name, s.otherZone(z).Name) }, onPlatform("heal")},
+	{"cut a zone off again and again", true, flap, onPlatform("heal")},
+	{"fill a zone's disk", true, onPlatform("fill-disk"), onPlatform("empty-disk")},
+	{"stop Kubernetes' control plane", true, func(s *stack, _ zone) { s.localkube("fault", "pause", "control-plane") },
+		func(s *stack, _ zone) { s.localkube("fault", "resume", "control-plane") }},
 	{"drain a zone's node", false, func(s *stack, z zone) { s.drain(z) }, func(s *stack, z zone) { s.uncordon(z) }},
 	{"delete a pod without grace", false, func(s *stack, z zone) {
 		k8s.RunKubectl(s.t, s.kube, "delete", "pod", z.StatefulSet+"-0", "--grace-period=0", "--force", "--wait=false")
 	}, nothing},
 	{"delete a pod with its volume", false, func(s *stack, z zone) { s.loseVolume(z) }, func(s *stack, z zone) { s.forgetDead(z) }},
+}
+
+// flap cuts a zone off for a second, five times, and then for good.
+func flap(s *stack, z zone) {
+	for range 5 {
+		s.localkube("fault", "cut", z.Name)
+		time.Sleep(time.Second)
+		s.localkube("fault", "heal", z.Name)
+		time.Sleep(time.Second)
+	}
+	s.localkube("fault", "cut", z.Name)
 }
 
 // suffer runs the workload through the other zones while one zone has a fault: the one with the
@@ -135,13 +151,16 @@ func (s *stack) suffer(f fault) {
 	f.inject(s, z)
 	time.Sleep(during)
 	gaps, survived := w.Gaps(), w.Acknowledged()-had
+	copied, err := w.Snapshot(s.t.Context())
+	require.NoError(s.t, err, "a copy of all tables while the zone has its fault")
 	healing = true
 	f.heal(s, z)
 	healed := s.whole()
 	report, err := w.Finish(context.Background())
 	require.NoError(s.t, err)
-	s.t.Logf("%s (%s): %s; %d writes during it; longest gap of a client %v before, %v during; whole again after %v", f.name, z.Name, report, survived, quiet, gaps, healed)
+	s.t.Logf("%s (%s): %s; %d writes during it; longest gap of a client %v before, %v during; %d lines copied as one snapshot; whole again after %v", f.name, z.Name, report, survived, quiet, gaps, copied, healed)
 	require.Empty(s.t, report.Faults)
+	require.NoError(s.t, w.Drop(context.Background()))
 	require.Positive(s.t, survived, "no write was acknowledged while the zone had its fault")
 }
 
@@ -206,7 +225,8 @@ func (s *stack) otherZone(z zone) zone {
 	return z
 }
 
-// change rolls another image out and rotates the certificates, under load.
+// change rotates the certificates and the CA and rolls another image out, under load of clients that
+// know only the first CA.
 func change(t *testing.T, s *stack) {
 	if !s.local && os.Getenv("CHANGE") == "" {
 		t.Skip("image and certificates of a stack that is not the local one are changed with CHANGE=1 only")
@@ -216,11 +236,14 @@ func change(t *testing.T, s *stack) {
 	require.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "Pulumi."+s.name+".yaml") // the stack's own file stays as it is
 	require.NoError(t, os.WriteFile(file, text, 0o600))
-	changes := map[string][]string{"certificates": {"--path", "atoll:certificates.rotation", fmt.Sprint(time.Now().Unix() % 1_000_000)}}
+	changes := map[string][]string{
+		"certificates": {"--path", "atoll:certificates.rotation", fmt.Sprint(time.Now().Unix() % 1_000_000)},
+		"authority":    {"--path", "atoll:certificates.caRotation", "2"},
+	}
 	if image := s.nextImage(); image != "" {
 		changes["image"] = []string{"atoll:image", image}
 	}
-	for _, name := range []string{"certificates", "image"} {
+	for _, name := range []string{"certificates", "authority", "image"} {
 		t.Run(name, func(t *testing.T) {
 			one := *s
 			one.t = t
@@ -239,6 +262,7 @@ func change(t *testing.T, s *stack) {
 			require.NoError(t, err)
 			t.Logf("%s: %s; longest gap of a client %v", name, report, gaps)
 			require.Empty(t, report.Faults)
+			require.NoError(t, w.Drop(context.Background()))
 		})
 	}
 	s.pulumi(false, "up", "--yes", "--skip-preview")

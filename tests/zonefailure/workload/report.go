@@ -84,6 +84,21 @@ func (w *Workload) Finish(ctx context.Context) (*Report, error) {
 	return &Report{Acknowledged: w.Acknowledged(), Reads: w.reads.Load(), Errors: w.errors.Load(), Faults: w.faults, LastErrors: w.last}, err
 }
 
+// Drop removes the workload's tables and schema. Call it after Finish, when nobody wants to look at them.
+func (w *Workload) Drop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Verify)
+	defer cancel()
+	s := pgx.Identifier{w.cfg.Schema}.Sanitize()
+	return w.anywhere(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		for _, stmt := range []string{"DROP TABLE IF EXISTS " + s + ".registers", "DROP TABLE IF EXISTS " + s + ".journal", "DROP SCHEMA IF EXISTS " + s} {
+			if _, err := c.Exec(ctx, stmt); err != nil {
+				return fmt.Errorf("%s: %w", stmt, err)
+			}
+		}
+		return nil
+	})
+}
+
 // judge compares one snapshot of both tables with what the writers know.
 func (w *Workload) judge(ctx context.Context, c *pgx.Conn) error {
 	s := pgx.Identifier{w.cfg.Schema}.Sanitize()

@@ -54,3 +54,37 @@ func TestCompare(t *testing.T) {
 		})
 	}
 }
+
+// What a copy must not show.
+func TestCheckSnapshot(t *testing.T) {
+	for _, tc := range []struct {
+		name, want, rows, journal string
+	}{
+		{"one moment", "", "0\t3\n", "0\t1\n0\t2\n0\t3\n"},
+		{"a moment later", "", "0\t4\n", "0\t1\n0\t2\n0\t3\n0\t4\n"},
+		{"an earlier moment", "2 in row 0; 3 was acknowledged", "0\t2\n", "0\t1\n0\t2\n"},
+		{"two moments", "not one moment's", "0\t4\n", "0\t1\n0\t2\n0\t3\n"},
+		{"a hole", "not one moment's", "0\t3\n", "0\t1\n0\t3\n"},
+		{"a lost row", "lacks row 0", "", "0\t1\n"},
+		{"a write of nobody's", "holds 5 in row 0", "0\t5\n", "0\t1\n0\t2\n0\t3\n0\t4\n0\t5\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := &register{}
+			r.sent.Store(4)
+			w := &Workload{registers: []*register{r}}
+			rows, err := parsePairs(tc.rows)
+			require.NoError(t, err)
+			journal, err := parsePairs(tc.journal)
+			require.NoError(t, err)
+			w.checkSnapshot(map[int]int64{0: 3}, rows, journal)
+			if tc.want == "" {
+				require.Empty(t, w.faults)
+				return
+			}
+			require.Len(t, w.faults, 1)
+			require.Contains(t, w.faults[0], tc.want)
+		})
+	}
+	_, err := parsePairs("0\tx\n")
+	require.ErrorContains(t, err, "two integers")
+}
