@@ -38,7 +38,7 @@ type Persistence struct {
 	// Persist stores an upper bound durably before it returns.
 	Persist func(Timestamp) error
 	// Ahead is how far ahead of the clock the bound is stored. A node that restarts
-	// faster than that waits for the rest (WaitPastStart). Default 1 s.
+	// faster than that waits for the rest (WaitPast). Default 1 s.
 	Ahead time.Duration
 	// OnError is told of a failed Persist, which is fatal for a node (S15). The clock
 	// then stands still below the last bound, and its timestamps stay unique.
@@ -65,11 +65,11 @@ func (c *Clock) EnablePersistence(p Persistence) error {
 	return c.extend()
 }
 
-// WaitPastStart waits until the physical clock has passed every timestamp that an
-// earlier run may have used, so that the clock does not run ahead of the others'.
-func (c *Clock) WaitPastStart(ctx context.Context, start Timestamp) error {
+// WaitPast waits until the physical clock has passed a timestamp: every one that an earlier run
+// may have used, so that the clock does not run ahead of the others', or that of a snapshot.
+func (c *Clock) WaitPast(ctx context.Context, ts Timestamp) error {
 	for {
-		d := time.Duration(start.WallNanos - c.physical().UnixNano())
+		d := time.Duration(ts.WallNanos - c.physical().UnixNano())
 		if d < 0 {
 			return nil
 		}

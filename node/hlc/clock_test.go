@@ -64,7 +64,7 @@ func TestRestartStartsAboveEveryTimestampUsed(t *testing.T) {
 		back := NewClock(func() time.Time { return time.Now().Add(-time.Hour) }, 250*time.Millisecond)
 		require.NoError(t, back.EnablePersistence(Persistence{Start: start, Persist: persist}))
 		require.True(t, ts.Less(back.Now()))
-		require.NoError(t, c.WaitPastStart(context.Background(), start))
+		require.NoError(t, c.WaitPast(context.Background(), start))
 		require.Less(t, start.WallNanos, time.Now().UnixNano())
 	})
 }

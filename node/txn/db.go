@@ -198,6 +198,10 @@ type Options struct {
 	// ReadTimestamp fixes the timestamp of a read-only transaction (AS OF SYSTEM TIME);
 	// zero means now.
 	ReadTimestamp hlc.Timestamp
+	// Deferrable, with ReadOnly and not READ COMMITTED: the first read waits until no clock of the
+	// cluster can be behind the snapshot, by the clocks' largest offset. Then nothing is uncertain,
+	// and the transaction never has to be run again because others write what it reads.
+	Deferrable bool
 	// Name is for error messages.
 	Name string
 }
@@ -217,6 +221,12 @@ func (db *DB) NewTxn(opts Options) *Txn {
 		ts := opts.ReadTimestamp
 		t.txn.ReadTimestamp, t.txn.WriteTimestamp, t.txn.UncertaintyLimit = ts, ts, ts
 		t.opts.ReadOnly = true
+	}
+	t.opts.Deferrable = opts.Deferrable && opts.ReadOnly && opts.ReadTimestamp.IsEmpty() && opts.Isolation != kv.ReadCommitted
+	if t.opts.Deferrable {
+		// Whatever was acknowledged before lies at or below this.
+		ts := t.txn.UncertaintyLimit
+		t.txn.ReadTimestamp, t.txn.WriteTimestamp = ts, ts
 	}
 	return t
 }

@@ -406,6 +406,11 @@ func (t *Txn) isCovered(s keys.Span) bool {
 // send sends a batch of this transaction. Where some of its ranges had an error, it learns
 // how far the writes in the others were moved: the commit must not be below them.
 func (t *Txn) send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse, error) {
+	if t.opts.Deferrable {
+		if err := t.db.clock.WaitPast(ctx, t.txn.ReadTimestamp); err != nil {
+			return nil, err
+		}
+	}
 	br, err := t.db.sender.Send(ctx, ba)
 	return br, t.unpack(err)
 }

@@ -143,6 +143,8 @@ func (s *scenario) command(t *testing.T, d *datadriven.TestData) string {
 			dur, _ := time.ParseDuration(ago)
 			opts.ReadTimestamp = s.clock.Now().Add(-dur)
 		}
+		opts.ReadOnly = d.HasArg("deferrable")
+		opts.Deferrable = opts.ReadOnly
 		s.txns[d.CmdArgs[0].Key] = s.db.NewTxn(opts)
 		return ""
 	case "foreign":
@@ -170,6 +172,15 @@ func (s *scenario) command(t *testing.T, d *datadriven.TestData) string {
 			t.Fatalf("kind %q", arg("kind"))
 		}
 		s.fails = append(s.fails, f)
+		return ""
+	case "advance":
+		dur, err := time.ParseDuration(d.CmdArgs[0].Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.mu.Lock()
+		s.now = s.now.Add(dur)
+		s.mu.Unlock()
 		return ""
 	case "run":
 		for _, line := range strings.Split(d.Input, "\n") {

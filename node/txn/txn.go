@@ -344,7 +344,9 @@ func (t *Txn) newIncarnation() {
 	t.txn.Status = kv.TxnPending
 	t.txn.MinTimestamp = now
 	t.txn.WriteTimestamp.Forward(now)
-	t.txn.UncertaintyLimit = now.Add(t.db.clock.MaxOffset())
+	if t.txn.UncertaintyLimit = now.Add(t.db.clock.MaxOffset()); t.opts.Deferrable {
+		t.txn.WriteTimestamp.Forward(t.txn.UncertaintyLimit)
+	}
 	t.locks = spanSet{}
 	t.everFlushed = false
 	t.abortedID.Store(nil)

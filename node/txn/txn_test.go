@@ -387,6 +387,34 @@ func TestCommitWait(t *testing.T) {
 	})
 }
 
+// A deferrable transaction waits once, no longer than clocks may differ, and can be canceled meanwhile.
+func TestDeferrableWaits(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fake, db *DB) {
+		ctx := context.Background()
+		begun := time.Now()
+		tx := db.NewTxn(Options{ReadOnly: true, Deferrable: true})
+		for range 2 {
+			_, err := tx.Get(ctx, keys.Key("a"), ReadOptions{})
+			require.NoError(t, err)
+			took := time.Since(begun)
+			require.True(t, took >= db.clock.MaxOffset() && took < db.clock.MaxOffset()+20*time.Millisecond, "%v", took)
+		}
+		require.NoError(t, tx.Commit(ctx))
+
+		short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+		defer cancel()
+		_, err := db.NewTxn(Options{ReadOnly: true, Deferrable: true}).Get(short, keys.Key("a"), ReadOptions{})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+
+		begun = time.Now()
+		for _, o := range []Options{{Deferrable: true}, {ReadOnly: true}, {ReadOnly: true, Deferrable: true, Isolation: kv.ReadCommitted}} {
+			_, err = db.NewTxn(o).Get(ctx, keys.Key("a"), ReadOptions{})
+			require.NoError(t, err)
+		}
+		require.Less(t, time.Since(begun), 50*time.Millisecond, "these do not wait")
+	})
+}
+
 // TestCancelDoesNotReachCommit: once a commit may have been sent, its outcome is waited for.
 func TestCancelDoesNotReachCommit(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, f *fake, db *DB) {

@@ -22,6 +22,7 @@ type transaction struct {
 	failed     bool
 	isolation  kv.Isolation
 	readOnly   bool
+	deferrable bool
 	statements int // that used kv; the first may be run again from the start
 	savepoints []savepoint
 	started    time.Time
@@ -47,7 +48,9 @@ func (s *Session) begin(implicit bool) {
 		isolation: isolationLevel(s.vars.raw("default_transaction_isolation")),
 		readOnly:  s.vars.bool("default_transaction_read_only"),
 		started:   time.Now(),
-		before:    s.vars.clone(),
+
+		deferrable: s.vars.bool("default_transaction_deferrable"),
+		before:     s.vars.clone(),
 	}
 	s.env.Now = s.tx.started
 }
@@ -58,10 +61,17 @@ func (s *Session) kvTxn() *txn.Txn {
 		s.begin(true)
 	}
 	if s.tx.kv == nil {
-		s.tx.kv = s.eng.cfg.DB.NewTxn(txn.Options{Isolation: s.tx.isolation, ReadOnly: s.tx.readOnly, Name: "sql"})
+		s.tx.kv = s.eng.cfg.DB.NewTxn(txn.Options{Isolation: s.tx.isolation, ReadOnly: s.tx.readOnly, Deferrable: s.tx.waits(), Name: "sql"})
 		s.oldest.Store(s.tx.kv.ReadTimestamp().WallNanos)
 	}
 	return s.tx.kv
+}
+
+// waits reports whether the snapshot is taken with a wait, after which the block never fails for what
+// others write. PostgreSQL promises that to READ ONLY blocks that are DEFERRABLE, and to those at
+// REPEATABLE READ, which pg_dump uses. A statement outside a block is run again instead.
+func (tx *transaction) waits() bool {
+	return tx.readOnly && !tx.implicit && (tx.deferrable || tx.isolation == kv.Snapshot)
 }
 
 func isolationLevel(name string) kv.Isolation {
@@ -311,6 +321,7 @@ func (s *Session) setModes(options []*ast.Node, fresh bool) error {
 				return err
 			}
 		case "transaction_deferrable":
+			s.tx.deferrable = d.Arg.GetAConst().GetIval().GetIval() != 0
 		}
 	}
 	return nil
