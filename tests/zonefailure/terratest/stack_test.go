@@ -29,9 +29,9 @@ type zone struct {
 
 // outputs are what the kit reads of pulumi stack output.
 type outputs struct {
-	Name, Namespace, CA, Connection string
-	ConnectionZones                 map[string]string
-	Zones                           []zone
+	Name, Namespace, CA, Connection, OnDestroy string
+	ConnectionZones                            map[string]string
+	Zones                                      []zone
 }
 
 type stack struct {
@@ -58,10 +58,7 @@ func openStack(t *testing.T) *stack {
 // pulumi runs the CLI on the stack. What it prints may hold passwords: it goes to the test's log only with show.
 func (s *stack) pulumi(show bool, args ...string) string {
 	s.t.Helper()
-	cmd := shell.Command{Command: "pulumi", Args: append(args, "--stack", s.name), WorkingDir: root, Logger: logger.Discard}
-	if s.local {
-		cmd.Command, cmd.Args = "infra/local/up.sh", append([]string{"pulumi"}, args...)
-	}
+	cmd := s.pulumiCommand(args)
 	if show {
 		cmd.Logger = logger.Default
 	}
@@ -72,6 +69,19 @@ func (s *stack) pulumi(show bool, args ...string) string {
 	}
 	require.NoError(s.t, err, "pulumi %s: %s", args, said)
 	return out
+}
+
+// pulumiE is pulumi for commands that may fail.
+func (s *stack) pulumiE(args ...string) (string, error) {
+	return shell.RunCommandAndGetStdOutE(s.t, s.pulumiCommand(args))
+}
+
+func (s *stack) pulumiCommand(args []string) shell.Command {
+	cmd := shell.Command{Command: "pulumi", Args: append(args, "--stack", s.name), WorkingDir: root, Logger: logger.Discard}
+	if s.local {
+		cmd.Command, cmd.Args = "infra/local/up.sh", append([]string{"pulumi"}, args...)
+	}
+	return cmd
 }
 
 // deploy brings the stack up, or finds it up already.
@@ -110,6 +120,16 @@ func (s *stack) read() {
 
 func withCA(url, file string) string {
 	return strings.Replace(url, "sslrootcert=atoll-ca.crt", "sslrootcert="+file, 1)
+}
+
+// withoutFile is a connection string without the place of this test's copy of the CA.
+func withoutFile(url string) string {
+	before, after, ok := strings.Cut(url, "sslrootcert=")
+	if !ok {
+		return url
+	}
+	_, rest, _ := strings.Cut(after, "&")
+	return before + rest
 }
 
 // others are the connections that do not lead into a zone.
@@ -156,7 +176,7 @@ func queryOne(url, sql string) ([][]string, error) {
 }
 
 // whole waits until every node of every zone is live, no range has a problem, and every zone's
-// connection answers: Kubernetes lets clients in again only once it has seen the pods ready.
+// connection leads into it: Kubernetes lets clients in again only once it has seen the pods ready.
 func (s *stack) whole() time.Duration {
 	s.t.Helper()
 	began := time.Now()
@@ -175,7 +195,12 @@ func (s *stack) whole() time.Duration {
 			err = fmt.Errorf("ranges have problems: %v", rows)
 		}
 		for z, url := range s.out.ConnectionZones {
-			if _, one := queryOne(url, "SELECT 1"); one != nil && err == nil {
+			// A node knows of itself when it was started.
+			at, one := queryOne(url, "SELECT zone FROM atoll.nodes WHERE started_at IS NOT NULL")
+			if want := [][]string{{z}}; one == nil && fmt.Sprint(at) != fmt.Sprint(want) {
+				one = fmt.Errorf("a node of %v answers", at)
+			}
+			if one != nil && err == nil {
 				err = fmt.Errorf("through zone %s: %w", z, one)
 			}
 		}

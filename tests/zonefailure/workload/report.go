@@ -65,6 +65,9 @@ type Report struct {
 
 func (r *Report) String() string {
 	s := fmt.Sprintf("%d writes acknowledged, %d reads, %d errors", r.Acknowledged, r.Reads, r.Errors)
+	if len(r.LastErrors) > 0 {
+		s += fmt.Sprintf(" (the last ones: %v)", r.LastErrors)
+	}
 	if len(r.Faults) > 0 {
 		s += "\n  " + strings.Join(r.Faults, "\n  ")
 	}
