@@ -194,7 +194,8 @@ func (t *RangeTransport) collect(rf *raft.Raft, sup pairs, quiet, contact bool, 
 				need = true
 			}
 		}
-		t.settled.add(p, supported, g.Epoch, !need && matched)
+		// What this pass did not send, because the range is not quiet yet, is still lacking.
+		t.settled.add(p, supported, g.Epoch, !need && !forgot && matched && p.sentCommit.Load() >= commit)
 		if need && rf.State() == raft.Leader && rf.CurrentTerm() == term {
 			batch[p.node] = append(batch[p.node], nudge{t, p, req})
 		}

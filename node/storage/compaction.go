@@ -9,8 +9,8 @@ import (
 
 // compactions lets one Pebble store run as many compactions as Pebble itself allows, by its
 // backlog, as pebble.ConcurrencyLimitScheduler does. That one looks ten times a second whether one
-// more is allowed, for as long as the store is open; this one only while a compaction waits. An
-// idle node has two stores, and those were a quarter of all its wake-ups.
+// more is allowed, for as long as the store is open; this one only while a compaction waits. A
+// node has two stores: twenty wake-ups a second while it is idle.
 //
 // Locks: mu is ordered after Pebble's own. DBForCompaction is called without it, but for
 // GetAllowedWithoutPermission, which takes none.

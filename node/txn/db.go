@@ -198,9 +198,10 @@ type Options struct {
 	// ReadTimestamp fixes the timestamp of a read-only transaction (AS OF SYSTEM TIME);
 	// zero means now.
 	ReadTimestamp hlc.Timestamp
-	// Deferrable, with ReadOnly and not READ COMMITTED: the first read waits until no clock of the
-	// cluster can be behind the snapshot, by the clocks' largest offset. Then nothing is uncertain,
-	// and the transaction never has to be run again because others write what it reads.
+	// Deferrable, with ReadOnly and not READ COMMITTED: the snapshot lies above every clock of the
+	// cluster, by the largest offset between two, and the first read waits until this node's clock
+	// has passed it. So nothing is uncertain, and the transaction never has to be run again because
+	// others write what it reads.
 	Deferrable bool
 	// Name is for error messages.
 	Name string
