@@ -142,7 +142,7 @@ func (s *Store) jobs(r *rep, now time.Time, v *view) []job {
 		r.q.lastEnsure = now
 		r.metaGen.Store(0) // whoever led before may have left the record behind
 	}
-	if r.metaGen.Load() < d.Generation || !sameMembers(r.group.Load().State().Config, d) {
+	if r.metaGen.Load() < d.Generation || !r.followed(d) {
 		jobs = append(jobs, s.fixMeta)
 	}
 	if now.Sub(r.q.lastEnsure) > ensureEvery {
@@ -163,6 +163,20 @@ func (s *Store) jobs(r *rep, now time.Time, v *view) []job {
 		jobs = append(jobs, s.splitBySize)
 	}
 	return append(jobs, s.gcJobs(r, now, commands)...)
+}
+
+// followed reports whether the descriptor names what the raft configuration names. Both are
+// compared anew only when one of them is another than when they agreed last.
+func (r *rep) followed(d *kv.RangeDescriptor) bool {
+	st := r.group.Load().State()
+	if r.q.agreedDesc == d && r.q.agreedConfig == st.ConfigIndex {
+		return true
+	}
+	if !sameMembers(st.Config, d) {
+		return false
+	}
+	r.q.agreedDesc, r.q.agreedConfig = d, st.ConfigIndex
+	return true
 }
 
 func (s *Store) truncate(_ context.Context, r *rep) error {

@@ -51,6 +51,8 @@ type rep struct {
 		leaderless   time.Time
 		lastEnsure   time.Time
 		lastTruncate time.Time
+		agreedDesc   *kv.RangeDescriptor // followed found this one and
+		agreedConfig uint64              // the configuration of this index alike
 
 		lastQuarantine time.Time
 		complained     time.Time // that a quarantined replica is not replaced; or there was none
@@ -135,6 +137,7 @@ func (s *Store) startWith(rec replicaRecord, inherited *replica.SplitState) (*re
 		return nil, errClosed
 	}
 	s.replicas[rec.rangeID] = r
+	s.sorted.Store(nil)
 	s.mu.Unlock()
 	if g.AppliedTerm() > 0 {
 		// It may have become leader before the group was known here.

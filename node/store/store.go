@@ -1,12 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
-	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,8 +42,11 @@ type Store struct {
 	mu       sync.RWMutex
 	closed   bool
 	replicas map[keys.RangeID]*rep
+	sorted   atomic.Pointer[[]*rep] // replicas by range; nil after a change to them
 
 	structure lock // serialises what makes and removes replicas
+
+	neighbours neighbours
 
 	metaDesc atomic.Pointer[kv.RangeDescriptor]
 	draining atomic.Bool
@@ -294,15 +297,19 @@ func (s *Store) get(id keys.RangeID) *rep {
 	return s.replicas[id]
 }
 
-// all returns the replicas, by range.
+// all returns the replicas, by range. The list is shared: nobody changes it.
 func (s *Store) all() []*rep {
+	if l := s.sorted.Load(); l != nil {
+		return *l
+	}
 	s.mu.RLock()
+	defer s.mu.RUnlock() // a change to replicas waits, and then drops the list kept here
 	out := make([]*rep, 0, len(s.replicas))
 	for _, r := range s.replicas {
 		out = append(out, r)
 	}
-	s.mu.RUnlock()
-	sort.Slice(out, func(i, j int) bool { return out[i].rangeID < out[j].rangeID })
+	slices.SortFunc(out, func(a, b *rep) int { return cmp.Compare(a.rangeID, b.rangeID) })
+	s.sorted.Store(&out)
 	return out
 }
 
@@ -359,21 +366,42 @@ func (s *Store) MetaSeed() (kv.RangeDescriptor, bool) {
 	return kv.RangeDescriptor{}, false
 }
 
-// Neighbours returns the nodes that share a range with this one; liveness asks.
+// neighbours remembers what Neighbours found, and in which descriptors: liveness asks several
+// times a second, and they hardly ever change.
+type neighbours struct {
+	mu    sync.Mutex
+	descs []*kv.RangeDescriptor // of all(), in its order
+	nodes []keys.NodeID         // sorted
+}
+
+// Neighbours returns the nodes that share a range with this one, in order; liveness asks.
+// The list is shared: nobody changes it.
 func (s *Store) Neighbours() []keys.NodeID {
-	var out []keys.NodeID // sorted
-	for _, r := range s.all() {
+	n := &s.neighbours
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := s.all()
+	same := len(all) == len(n.descs)
+	for i := 0; same && i < len(all); i++ {
+		same = all[i].desc() == n.descs[i]
+	}
+	if same {
+		return n.nodes
+	}
+	n.descs = make([]*kv.RangeDescriptor, len(all))
+	n.nodes = nil // handed out: not written to again
+	for i, r := range all {
 		d := r.desc()
-		if d == nil {
+		if n.descs[i] = d; d == nil {
 			continue
 		}
 		for _, rd := range d.Replicas {
-			if i, ok := slices.BinarySearch(out, rd.Node); !ok {
-				out = slices.Insert(out, i, rd.Node)
+			if at, ok := slices.BinarySearch(n.nodes, rd.Node); !ok {
+				n.nodes = slices.Insert(n.nodes, at, rd.Node)
 			}
 		}
 	}
-	return out
+	return n.nodes
 }
 
 // RangeInfo describes one replica for status pages.

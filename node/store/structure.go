@@ -241,6 +241,7 @@ func (s *Store) finishRemoval(rec replicaRecord, r *rep) error {
 		s.mu.Lock()
 		if s.replicas[rec.rangeID] == r {
 			delete(s.replicas, rec.rangeID)
+			s.sorted.Store(nil)
 		}
 		s.mu.Unlock()
 	}
