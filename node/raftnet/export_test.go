@@ -13,3 +13,6 @@ func (t *RangeTransport) Supporters() []keys.NodeID { return t.supporters(t.raft
 func (t *RangeTransport) InjectTimeoutNow() error {
 	return t.inject(&raft.TimeoutNowRequest{RPCHeader: header(t.router.self, t.cfg.Replica)})
 }
+
+// Refort makes a pass over all ranges as if the node's support were new.
+func (r *Router) Refort(node keys.NodeID) { r.granted(node) }

@@ -129,3 +129,27 @@ func TestStuckReplicaDelaysNoOther(t *testing.T) {
 		c.close()
 	})
 }
+
+// A pass that looks only at whose support is new does not speak of the commit index, and so must
+// not count a range as settled whose follower has missed it: the next sweep tells it.
+func TestMissedCommitIndexIsToldAtTheNextSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, 3, 1)
+		c.leased(5*time.Second, 0)
+		h := c.node(c.holder(1))
+		other := c.node(h.id%3 + 1)
+		time.Sleep(time.Minute)
+		for i := range 5 {
+			require.NoError(t, h.reps[1].r.Apply([]byte("x"), time.Second).Error())
+			c.net.CutOneWay(h.id, other.id) // the nudge that says so is lost
+			time.Sleep(50 * time.Millisecond)
+			require.Less(t, other.reps[1].r.CommitIndex(), h.reps[1].r.CommitIndex(), "the nudge was not lost")
+			h.router.Refort(other.id)
+			synctest.Wait()
+			c.net.HealOneWay(h.id, other.id)
+			time.Sleep(4 * time.Second) // a nudge is given up after one; raft itself would speak after 15
+			require.Equal(t, h.reps[1].r.CommitIndex(), other.reps[1].r.CommitIndex(), "write %d", i)
+		}
+		c.close()
+	})
+}
