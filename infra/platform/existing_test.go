@@ -86,7 +86,7 @@ func TestEveryFaultOfTheCluster(t *testing.T) {
 		"/apis/storage.k8s.io/v1/storageclasses": `{"items": [{"metadata": {"name": "slow"}}, {"metadata": {"name": "quick"}}]}`,
 		"/api/v1/namespaces/atoll/persistentvolumeclaims/data-atoll-us-a-0": `{"spec": {"volumeName": "pv-1"}}`,
 		"/api/v1/persistentvolumes/pv-1":                                    `{"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "topology.ebs.csi.aws.com/zone", "operator": "In", "values": ["us-b"]}]}]}}}}`,
-		"/api/v1/namespaces/atoll/persistentvolumeclaims/data-atoll-us-b-0": `{"spec": {"volumeName": "pv-2"}}`,
+		"/api/v1/namespaces/atoll/persistentvolumeclaims/data-atoll-us-b-0": `{"spec": {"volumeName": "pv-2", "resources": {"requests": {"storage": "64Gi"}}}}`,
 	}, map[string]any{"zones": []any{map[string]any{"name": "us-a", "region": "eu"}, map[string]any{"name": "us-b"}, map[string]any{"name": "us-x"}}})
 	for _, want := range []string{
 		`zone "us-a" is in region "eu" by atoll:zones, but its nodes have topology.kubernetes.io/region=us`,
@@ -94,6 +94,7 @@ func TestEveryFaultOfTheCluster(t *testing.T) {
 		`storage class "fast" of atoll:storage.class does not exist; the classes are quick, slow`,
 		`claim atoll/data-atoll-us-a-0 is bound to volume "pv-1" in zone us-b, but its node belongs to zone us-a`,
 		`claim atoll/data-atoll-us-b-0 is bound to volume "pv-2", which is gone`,
+		`claim atoll/data-atoll-us-b-0 asks for 64Gi, but atoll:storage.size is 10Gi: volumes grow and never shrink`,
 	} {
 		require.ErrorContains(t, err, want)
 	}

@@ -167,6 +167,9 @@ func (c *cluster) inspectVolumes(ctx context.Context, s *config.Spec, add func(s
 			var pvc struct {
 				Spec struct {
 					VolumeName string `json:"volumeName"`
+					Resources  struct {
+						Requests struct{ Storage string } `json:"requests"`
+					} `json:"resources"`
 				} `json:"spec"`
 			}
 			err := c.get(ctx, "/api/v1/namespaces/"+s.Namespace+"/persistentvolumeclaims/"+claim, &pvc)
@@ -175,6 +178,11 @@ func (c *cluster) inspectVolumes(ctx context.Context, s *config.Spec, add func(s
 			}
 			if err != nil {
 				return err
+			}
+			size := pvc.Spec.Resources.Requests.Storage
+			if has, err := config.ParseBytes(size); err == nil && has > s.Storage.SizeBytes {
+				add("claim %s/%s asks for %s, but atoll:storage.size is %s: volumes grow and never shrink; set it to %s, or start with new volumes under another atoll:name",
+					s.Namespace, claim, size, config.FormatBytes(s.Storage.SizeBytes), size)
 			}
 			zones, err := c.volumeZones(ctx, pvc.Spec.VolumeName)
 			switch {
