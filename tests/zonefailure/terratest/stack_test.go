@@ -29,9 +29,9 @@ type zone struct {
 
 // outputs are what the kit reads of pulumi stack output.
 type outputs struct {
-	Name, Namespace, CA, Connection, OnDestroy string
-	ConnectionZones                            map[string]string
-	Zones                                      []zone
+	Name, Namespace, CA, Connection, OnDestroy, ClusterID string
+	ConnectionZones                                       map[string]string
+	Zones                                                 []zone
 }
 
 type stack struct {
@@ -91,6 +91,26 @@ func (s *stack) deploy() {
 		return
 	}
 	s.pulumi(true, "up", "--yes", "--skip-preview")
+}
+
+// config is a copy of the stack's configuration with other values, key by key: the stack's own file
+// stays as it is.
+func (s *stack) config(keysAndValues ...string) string {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "stacks", "Pulumi."+s.name+".yaml"))
+	require.NoError(s.t, err)
+	file := filepath.Join(s.t.TempDir(), "Pulumi."+s.name+".yaml")
+	require.NoError(s.t, os.WriteFile(file, text, 0o600))
+	s.set(file, keysAndValues...)
+	return file
+}
+
+// set changes values of a configuration file.
+func (s *stack) set(file string, keysAndValues ...string) {
+	s.t.Helper()
+	for i := 0; i < len(keysAndValues); i += 2 {
+		s.pulumi(false, "config", "set", "--config-file", file, "--path", keysAndValues[i], keysAndValues[i+1])
+	}
 }
 
 // read takes in the stack's outputs and where its Kubernetes is.

@@ -52,9 +52,12 @@ func TestZoneFailures(t *testing.T) {
 			})
 		}
 	})
+	stage("badinput", badInput)
 	stage("change", change)
 	stage("drift", drift)
 	stage("destroy", destroy)
+	stage("resize", resize)
+	stage("delete", deleteData)
 }
 
 // inspect checks that every zone has its nodes, volumes and certificates.
@@ -233,14 +236,10 @@ func change(t *testing.T, s *stack) {
 	if !s.ours() {
 		t.Skip("image and certificates of a stack that is not the local one are changed with CHANGE=1 only")
 	}
-	original := filepath.Join(root, "stacks", "Pulumi."+s.name+".yaml")
-	text, err := os.ReadFile(original)
-	require.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "Pulumi."+s.name+".yaml") // the stack's own file stays as it is
-	require.NoError(t, os.WriteFile(file, text, 0o600))
+	file := s.config()
 	changes := map[string][]string{
-		"certificates": {"--path", "atoll:certificates.rotation", fmt.Sprint(time.Now().Unix() % 1_000_000)},
-		"authority":    {"--path", "atoll:certificates.caRotation", "2"},
+		"certificates": {"atoll:certificates.rotation", fmt.Sprint(time.Now().Unix() % 1_000_000)},
+		"authority":    {"atoll:certificates.caRotation", "2"},
 	}
 	if image := s.nextImage(); image != "" {
 		changes["image"] = []string{"atoll:image", image}
@@ -256,7 +255,7 @@ func change(t *testing.T, s *stack) {
 			w, err := workload.Start(t.Context(), workload.Config{Connections: one.out.ConnectionZones})
 			require.NoError(t, err)
 			time.Sleep(before)
-			one.pulumi(true, append([]string{"config", "set", "--config-file", file}, changes[name]...)...)
+			one.set(file, changes[name]...)
 			one.pulumi(false, "up", "--yes", "--skip-preview", "--config-file", file)
 			gaps := w.Gaps()
 			one.whole()
