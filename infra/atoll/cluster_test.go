@@ -58,7 +58,7 @@ func TestStatefulSetPerZone(t *testing.T) {
 		require.Equal(t, "http", at(t, node, "livenessProbe.tcpSocket.port"), "a slow node accepts connections")
 		args := at(t, node, "args").([]any)
 		require.Contains(t, args, "--locality=region=us,zone="+zone)
-		require.Contains(t, args, "--join=atoll-us-a-0.atoll-nodes.atoll.svc.cluster.local:26357,atoll-us-a-1.atoll-nodes.atoll.svc.cluster.local:26357,"+
+		require.Contains(t, args, "--join=atoll-us-a-0.atoll-nodes.atoll.svc.cluster.local:26357,"+
 			"atoll-us-b-0.atoll-nodes.atoll.svc.cluster.local:26357,atoll-us-c-0.atoll-nodes.atoll.svc.cluster.local:26357")
 	}
 }
@@ -283,6 +283,18 @@ func TestNewImageGoesThroughEveryStep(t *testing.T) {
 		require.NotEqual(t, at(t, first.all[job].inputs, "metadata.name"), at(t, second.all[job].inputs, "metadata.name"), job)
 	}
 	require.Equal(t, first.all["atoll-identity"].inputs, second.all["atoll-identity"].inputs)
+}
+
+// Kubernetes restarts a node whose pod is another one: adding nodes must restart none.
+func TestMoreNodesRestartNone(t *testing.T) {
+	first := ok(t, nil, nil)
+	more := ok(t, first, map[string]any{"zones": []any{
+		map[string]any{"name": "us-a", "region": "us", "nodes": 3.0}, map[string]any{"name": "us-b", "region": "us", "nodes": 2.0}, map[string]any{"name": "us-c", "region": "us"}}})
+	before, after := first.ofType("apps/v1:StatefulSet"), more.ofType("apps/v1:StatefulSet")
+	for i := range before {
+		require.Equal(t, at(t, before[i].inputs, "spec.template"), at(t, after[i].inputs, "spec.template"))
+	}
+	require.Equal(t, 3.0, at(t, after[0].inputs, "spec.replicas"))
 }
 
 func TestRetireKeepsWhatTheStackSays(t *testing.T) {

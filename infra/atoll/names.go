@@ -87,11 +87,13 @@ func (n names) allHosts(port int) []string {
 	return out
 }
 
-// join returns where a node looks for the others: two nodes of each zone.
+// join returns where a node that belongs to no cluster yet looks for one: the first node of each
+// zone. The list is part of every pod, so it must not change with a zone's number of nodes: all
+// would be restarted.
 func (n names) join() []string {
 	var out []string
 	for _, z := range n.Zones {
-		z.Nodes = min(z.Nodes, 2)
+		z.Nodes = min(z.Nodes, 1)
 		out = append(out, n.hosts(z, NodePort)...)
 	}
 	return out
