@@ -233,6 +233,18 @@ func TestKubernetesProvider(t *testing.T) {
 	})
 }
 
+// TestFirstPreview: before the cluster exists, a preview shows all of it and asks it nothing.
+func TestFirstPreview(t *testing.T) {
+	eachCloud(t, func(t *testing.T, c cloudCase) {
+		up, _ := prepare(t, c.platform, nil)
+		r, target, err := (&recorder{all: map[string]*registered{}, preview: true}).prepare(t, c.platform, nil, nil)
+		require.NoError(t, err)
+		require.Equal(t, up.names(), r.names())
+		require.NotNil(t, target.Provider)
+		require.Len(t, r.ofType(c.pool), 3)
+	})
+}
+
 func TestUnfinishedCluster(t *testing.T) {
 	for _, ca := range []string{"", "no base64!"} {
 		_, err := loginKubeconfig("mine", "https://a.example", ca, nil)

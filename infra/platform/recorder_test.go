@@ -29,8 +29,9 @@ type registered struct {
 
 // recorder stands in for Pulumi's engine.
 type recorder struct {
-	mu  sync.Mutex
-	all map[string]*registered
+	mu      sync.Mutex
+	all     map[string]*registered
+	preview bool // nothing exists yet: the clouds' answers are unknown
 }
 
 // outputs are what the clouds would answer, by type token: all that the platforms read.
@@ -62,6 +63,9 @@ func (r *recorder) NewResource(a pulumi.MockResourceArgs) (string, resource.Prop
 		}
 	}
 	r.all[a.Name] = m
+	if r.preview {
+		return "", a.Inputs, nil
+	}
 	state := a.Inputs.Copy()
 	for k, v := range outputs[a.TypeToken] {
 		text, ok := v.(string)
@@ -162,7 +166,11 @@ func readStack(t *testing.T, platform string, change map[string]any) *config.Spe
 // tryPrepare prepares a platform; other holds settings outside of the project's namespace.
 func tryPrepare(t *testing.T, platform string, change map[string]any, other map[string]string) (*recorder, *Target, error) {
 	t.Helper()
-	r := &recorder{all: map[string]*registered{}}
+	return (&recorder{all: map[string]*registered{}}).prepare(t, platform, change, other)
+}
+
+func (r *recorder) prepare(t *testing.T, platform string, change map[string]any, other map[string]string) (*recorder, *Target, error) {
+	t.Helper()
 	spec := readStack(t, platform, change)
 	var target *Target
 	err := pulumi.RunErr(func(ctx *pulumi.Context) error {
@@ -172,7 +180,7 @@ func tryPrepare(t *testing.T, platform string, change map[string]any, other map[
 		}
 		target, err = p.Prepare(ctx, spec.Name, spec)
 		return err
-	}, pulumi.WithMocks("atoll", "test", r), func(i *pulumi.RunInfo) { i.Config = other })
+	}, pulumi.WithMocks("atoll", "test", r), func(i *pulumi.RunInfo) { i.Config, i.DryRun = other, r.preview })
 	return r, target, err
 }
 
