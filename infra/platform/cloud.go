@@ -1,8 +1,10 @@
 package platform
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -24,7 +26,7 @@ import (
 // provider from the new cluster's kubeconfig.
 type cloud struct {
 	title   string         // in the component's type and in names
-	version string         // of the provider plugin
+	version string         // of the provider plugin; a test has the checksum of the SDK of that version
 	storage config.Storage // what volumes are by default: provisioner, parameters, topology key
 	refuse  func(ctx *pulumi.Context, spec *config.Spec) error
 	build   func(*builder) (*made, error)
@@ -79,26 +81,14 @@ type component struct{ pulumi.ResourceState }
 func (c cloud) complete(spec *config.Spec) *config.Spec {
 	s := *spec
 	s.Zones = slices.Clone(spec.Zones)
-	switch s.Storage.Provisioner {
-	case "", c.storage.Provisioner:
-		if s.Storage.Class != "" {
-			break
-		}
+	own := s.Storage.Provisioner == "" || s.Storage.Provisioner == c.storage.Provisioner
+	if s.Storage.Class == "" && own {
 		s.Storage.Provisioner = c.storage.Provisioner
-		parameters := map[string]string{}
-		for _, m := range []map[string]string{c.storage.Parameters, spec.Storage.Parameters} {
-			for k, v := range m {
-				parameters[k] = v
-			}
-		}
-		s.Storage.Parameters = parameters
-		if s.Storage.TopologyKey == "" {
-			s.Storage.TopologyKey = c.storage.TopologyKey
-		}
+		s.Storage.Parameters = maps.Clone(c.storage.Parameters)
+		maps.Copy(s.Storage.Parameters, spec.Storage.Parameters)
+		s.Storage.TopologyKey = cmp.Or(s.Storage.TopologyKey, c.storage.TopologyKey)
 	}
-	if s.Storage.TopologyKey == "" {
-		s.Storage.TopologyKey = zoneLabel
-	}
+	s.Storage.TopologyKey = cmp.Or(s.Storage.TopologyKey, zoneLabel)
 	return &s
 }
 
