@@ -40,11 +40,14 @@ func deploy(ctx *pulumi.Context, spec *config.Spec) error {
 	if err != nil {
 		return err
 	}
-	c, err := atoll.NewCluster(ctx, spec.Name, &atoll.ClusterArgs{Spec: target.Spec}, pulumi.Provider(target.Provider))
+	c, err := atoll.NewCluster(ctx, spec.Name, &atoll.ClusterArgs{Spec: target.Spec, Needs: target.Needs}, pulumi.Provider(target.Provider))
 	if err != nil {
 		return err
 	}
 	export(ctx, target.Spec, c)
+	if target.Kubeconfig != nil {
+		ctx.Export("kubeconfig", target.Kubeconfig)
+	}
 	return nil
 }
 

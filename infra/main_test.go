@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
@@ -74,6 +75,80 @@ func TestProgram(t *testing.T) {
 	cfg["atoll:endpoint"] = `{}`
 	err = pulumi.RunErr(program, pulumi.WithMocks("atoll", "local", &mocks{}), func(i *pulumi.RunInfo) { i.Config = cfg })
 	require.ErrorContains(t, err, "survive: zone with 3 voters needs 3 zones that vote, there are 2 (us-a, us-b)")
+}
+
+// cloudMocks answers as the clouds would, and notes what was registered after what.
+type cloudMocks struct {
+	mu     sync.Mutex
+	types  map[string]string // name -> type token
+	after  map[string][]string
+	inputs map[string]resource.PropertyMap
+}
+
+func (*cloudMocks) Call(pulumi.MockCallArgs) (resource.PropertyMap, error) { return nil, nil }
+
+func (m *cloudMocks) NewResource(a pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.types[a.Name], m.inputs[a.Name] = a.TypeToken, a.Inputs
+	if a.RegisterRPC != nil {
+		provider := strings.Split(a.RegisterRPC.GetProvider(), "::")
+		for _, urn := range append(a.RegisterRPC.GetDependencies(), provider[:max(0, len(provider)-1)]...) {
+			m.after[a.Name] = append(m.after[a.Name], urn[strings.LastIndex(urn, ":")+1:])
+		}
+	}
+	out := a.Inputs.Copy()
+	for k, v := range map[string]any{"name": a.Name, "endpoint": "a.example", "kubeConfigRaw": "{}", "certificateAuthority": map[string]any{"data": "Q0E="},
+		"masterAuth": map[string]any{"clusterCaCertificate": "Q0E="}} {
+		if strings.Contains(strings.ToLower(a.TypeToken), "cluster:") {
+			out[resource.PropertyKey(k)] = resource.NewPropertyValue(v)
+		}
+	}
+	return a.Name + "-id", out, nil
+}
+
+// comesAfter reports whether a depends on b, directly or through others.
+func (m *cloudMocks) comesAfter(a, b string) bool {
+	for _, next := range m.after[a] {
+		if next == b || m.comesAfter(next, b) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestCloudPrograms runs the whole program for each cloud's stack: pods wait for the machines, what
+// is kept does not, and volumes are the cloud's.
+func TestCloudPrograms(t *testing.T) {
+	for cloud, volumes := range map[string]struct{ zone, provisioner, topologyKey string }{
+		"eks": {"eu-central-1c", "ebs.csi.aws.com", "topology.kubernetes.io/zone"},
+		"gke": {"europe-west3-c", "pd.csi.storage.gke.io", "topology.gke.io/zone"},
+		"aks": {"westeurope-3", "disk.csi.azure.com", "topology.disk.csi.azure.com/zone"},
+	} {
+		t.Run(cloud, func(t *testing.T) {
+			cfg := map[string]string{}
+			for k, v := range stackFiles(t)["Pulumi."+cloud+".yaml"] {
+				cfg["atoll:"+k] = v
+			}
+			m := &cloudMocks{types: map[string]string{}, after: map[string][]string{}, inputs: map[string]resource.PropertyMap{}}
+			require.NoError(t, pulumi.RunErr(program, pulumi.WithMocks("atoll", cloud, m), func(i *pulumi.RunInfo) { i.Config = cfg }))
+			pool, cluster := "atoll-"+cloud+"-zone-"+volumes.zone, "atoll-"+cloud+"-cluster"
+			for _, pods := range []string{"atoll-zone-" + volumes.zone + "-nodes", "atoll-retire", "atoll-found"} {
+				require.Contains(t, m.types, pods)
+				require.True(t, m.comesAfter(pods, pool), "%s must wait for %s", pods, pool)
+			}
+			for _, kept := range []string{"atoll-namespace", "atoll-identity"} {
+				require.True(t, m.comesAfter(kept, cluster), "%s is made through the cluster's provider", kept)
+				require.False(t, m.comesAfter(kept, pool), "%s is kept, and would keep the machines", kept)
+			}
+			class := m.inputs["atoll-zone-"+volumes.zone+"-class"]
+			require.Equal(t, volumes.provisioner, class["provisioner"].StringValue())
+			require.Equal(t, "WaitForFirstConsumer", class["volumeBindingMode"].StringValue())
+			where := class["allowedTopologies"].ArrayValue()[0].ObjectValue()["matchLabelExpressions"].ArrayValue()[0].ObjectValue()
+			require.Equal(t, volumes.topologyKey, where["key"].StringValue())
+			require.Equal(t, volumes.zone, where["values"].ArrayValue()[0].StringValue())
+		})
+	}
 }
 
 // TestMisspeltKeysAreFaults: the language host hands over every key, ours or not.

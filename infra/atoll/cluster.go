@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/big"
+	"slices"
 
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
@@ -21,6 +22,9 @@ import (
 type ClusterArgs struct {
 	// Spec says everything; config.Read makes one. Its Zones must be known.
 	Spec *config.Spec
+	// Needs is what pods can't run without beside the cluster's own resources, for instance the
+	// machines: pods come after it and go before it.
+	Needs []pulumi.Resource
 }
 
 // Cluster is a whole Atoll in one namespace.
@@ -52,7 +56,7 @@ func NewCluster(ctx *pulumi.Context, name string, args *ClusterArgs, opts ...pul
 	if err := ctx.RegisterComponentResource("atoll:index:Cluster", name, c, opts...); err != nil {
 		return nil, err
 	}
-	b := &builder{ctx: ctx, name: name, n: names{args.Spec}, c: c}
+	b := &builder{ctx: ctx, name: name, n: names{args.Spec}, c: c, base: slices.Clone(args.Needs)}
 	for _, step := range []func() error{b.namespace, b.identity, b.network, b.parts, b.zones, b.found, b.monitoring} {
 		if err := step(); err != nil {
 			return nil, err

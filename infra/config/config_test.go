@@ -83,6 +83,8 @@ func FuzzRead(f *testing.F) {
 	f.Add("endpoint", `{"type":[],"zoneHosts":{"a":":"},"zoneNodePorts":{"a":"x"}}`)
 	f.Add("storage", `{"size":"9Ei","parameters":{"a":1}}`)
 	f.Add("policy", `"x"`)
+	f.Add("platform", "eks")
+	f.Add("cloud", `{"region":"eu-central-1","subnets":[{"zone":1}]}`)
 	f.Fuzz(func(t *testing.T, key, value string) {
 		s, err := Read(map[string]string{"image": "a", key: value}, func(string) ([]byte, error) { return nil, os.ErrNotExist })
 		var all *Error

@@ -150,7 +150,7 @@ func (s *Spec) zones(d *decoder, top object) {
 		}
 		s.Zones = append(s.Zones, z)
 	}
-	if len(list) == 0 && s.Platform != Existing && s.Platform != Local {
+	if len(list) == 0 && s.MakesCluster() {
 		d.fault("atoll:zones is empty; name the zones of %s (they can be discovered on an existing cluster only)", s.Platform)
 	}
 }
@@ -192,13 +192,17 @@ func (s *Spec) rest(d *decoder, top object) {
 			d.fault("atoll:resources.%s is %q; write cores like 2, 0.5 or 500m", key, v)
 		}
 	}
+	topologyKey := "topology.kubernetes.io/zone"
+	if s.MakesCluster() {
+		topologyKey = ""
+	}
 	st := d.object("atoll:storage", top.m["storage"], "class", "provisioner", "parameters", "topologyKey", "size", "keep")
-	s.Storage = Storage{Class: st.str("class", ""), Provisioner: st.str("provisioner", ""), Parameters: st.texts("parameters"), TopologyKey: st.str("topologyKey", "topology.kubernetes.io/zone"),
+	s.Storage = Storage{Class: st.str("class", ""), Provisioner: st.str("provisioner", ""), Parameters: st.texts("parameters"), TopologyKey: st.str("topologyKey", topologyKey),
 		SizeBytes: st.bytes("size", "10Gi", minVolume), Keep: st.boolean("keep", true)}
 	switch {
 	case s.Storage.Class != "" && s.Storage.Provisioner != "":
 		d.fault("atoll:storage has both class and provisioner; name a class that exists, or a provisioner for classes of our own")
-	case s.Storage.Class == "" && s.Storage.Provisioner == "" && (s.Platform == Existing || s.Platform == Local):
+	case s.Storage.Class == "" && s.Storage.Provisioner == "" && !s.MakesCluster():
 		d.fault("atoll:storage needs a class (see kubectl get storageclass) or a provisioner, for instance ebs.csi.aws.com")
 	}
 	c := d.object("atoll:certificates", top.m["certificates"], "rotation", "caRotation", "dropOldCA", "validDays", "hosts")
@@ -208,13 +212,7 @@ func (s *Spec) rest(d *decoder, top object) {
 		checkHost(d, "atoll:certificates.hosts", h)
 	}
 	s.endpoint(d, top)
-	cl := d.object("atoll:cloud", top.m["cloud"], "region", "version", "machine", "project", "resourceGroup", "subnets")
-	s.Cloud = Cloud{Region: cl.str("region", ""), Version: cl.str("version", ""), Machine: cl.str("machine", ""), Project: cl.str("project", ""),
-		ResourceGroup: cl.str("resourceGroup", "")}
-	for i, v := range cl.list("subnets") {
-		o := d.object(fmt.Sprintf("atoll:cloud.subnets[%d]", i), v, "zone", "id")
-		s.Cloud.Subnets = append(s.Cloud.Subnets, Subnet{Zone: o.str("zone", ""), ID: o.str("id", "")})
-	}
+	s.cloud(d, top)
 }
 
 var cpuQuantity = regexp.MustCompile(`^([0-9]+m|[0-9]+(\.[0-9]{1,3})?)$`)

@@ -60,12 +60,14 @@ type Resources struct {
 	MemoryBytes   int64
 }
 
-// Storage of one node. With Class empty, one class per zone is made from Provisioner.
+// Storage of one node. With Class empty, one class per zone is made from Provisioner; a cloud has
+// a provisioner of its own (EBS gp3, pd-ssd, Premium SSD), whose Parameters may be added to.
 type Storage struct {
 	Class       string
 	Provisioner string
 	Parameters  map[string]string
-	// TopologyKey is what the provisioner calls a zone in allowedTopologies.
+	// TopologyKey is what the provisioner calls a zone in allowedTopologies. Empty with a cloud:
+	// its platform knows.
 	TopologyKey string
 	SizeBytes   int64
 	// Keep leaves volumes, certificates and passwords when the stack is destroyed.
@@ -92,17 +94,6 @@ type Endpoint struct {
 	Annotations        map[string]string
 	ZoneHosts          map[string]string // zone -> host[:port] that reaches it from outside
 }
-
-// Cloud is what the clouds need beside the zones.
-type Cloud struct {
-	Region, Version, Machine string
-	Project                  string   // gke
-	ResourceGroup            string   // aks
-	Subnets                  []Subnet // eks: an existing VPC's subnet for each zone
-}
-
-// Subnet is the subnet of a zone.
-type Subnet struct{ Zone, ID string }
 
 // Topology returns the zones as placement sees them. Node names are those of the pods.
 func (s *Spec) Topology() (topology.Topology, error) {

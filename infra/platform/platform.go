@@ -17,6 +17,11 @@ type Target struct {
 	Provider pulumi.ProviderResource
 	// Spec is the configuration with what the platform decides: zones, storage.
 	Spec *config.Spec
+	// Needs is what the platform makes for the pods: machines, the disks' driver. They wait for
+	// it, and it goes after them; the rest of the cluster stays while data is kept.
+	Needs []pulumi.Resource
+	// Kubeconfig leads to a cluster that the platform made; secret. Nil with one that exists.
+	Kubeconfig pulumi.StringInput
 }
 
 // Platform makes or finds a Kubernetes.
@@ -41,4 +46,4 @@ func For(spec *config.Spec) (Platform, error) {
 }
 
 // clouds are the platforms that make a cluster.
-var clouds = map[string]Platform{}
+var clouds = map[string]Platform{config.EKS: eks, config.GKE: gke, config.AKS: aks}
