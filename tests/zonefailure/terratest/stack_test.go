@@ -87,7 +87,10 @@ func (s *stack) pulumiCommand(args []string) shell.Command {
 // deploy brings the stack up, or finds it up already.
 func (s *stack) deploy() {
 	if s.local {
-		require.NoError(s.t, shell.RunCommandE(s.t, shell.Command{Command: "make", Args: []string{"up"}, WorkingDir: root, Logger: logger.Discard}))
+		out, err := shell.RunCommandAndGetStdOutE(s.t, shell.Command{Command: "make", Args: []string{"up"}, WorkingDir: root, Logger: logger.Discard})
+		if err != nil { // what a successful one prints ends with a password
+			s.t.Fatalf("make up: %v\n%s", err, out)
+		}
 		return
 	}
 	s.pulumi(true, "up", "--yes", "--skip-preview")
