@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/events"
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
@@ -77,6 +78,7 @@ type Node struct {
 	Router    *raftnet.Router
 	Store     *store.Store
 	Sender    *dist.DistSender
+	Events    *events.Log
 	DB        *txn.DB
 
 	stop    context.CancelFunc
@@ -131,6 +133,8 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	run, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	n.done.Go(func() { n.follow(run) })
+	n.Events.Record(events.Event{Kind: events.Node, What: fmt.Sprintf("node %d started at %s, boot %d", self.ID, self.Addr, n.Boot)})
+	n.done.Go(func() { n.Events.Run(run) })
 	n.service = cluster.StartService(n.Directory, n.Net, n.Identity, self, n.Sender, cfg.Log, cfg.Join...)
 	return n, nil
 }
@@ -188,7 +192,9 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 	if err != nil {
 		return err
 	}
+	n.Events = events.NewLog(events.Config{Node: n.Identity.Node, Sender: lateSender{n}, Logger: cfg.Log, Registerer: cfg.Registerer})
 	sc := store.Config{
+		Events:  n.Events.Record,
 		Engines: n.Engines, Node: n.Identity.Node, Network: n.Net, Router: n.Router, Support: n.Agent, Clock: n.Clock, Directory: n.Directory,
 		Plan: plan, Pushdown: cfg.Pushdown, OldestRead: cfg.OldestRead, OnFatal: cfg.OnFatal, Logger: cfg.Log, Registerer: cfg.Registerer,
 	}
@@ -214,6 +220,14 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 		return dist.Serve(ctx, n.Store, payload), nil
 	})
 	return nil
+}
+
+// lateSender is the node's sender, which needs the store that records events.
+type lateSender struct{ n *Node }
+
+// Send implements kv.Sender.
+func (l lateSender) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse, error) {
+	return l.n.Sender.Send(ctx, ba)
 }
 
 // errNotReady lists why a node does not serve yet.

@@ -117,6 +117,9 @@ func NodeDirectory(id NodeID) Key {
 	return binary.BigEndian.AppendUint32(System("node/"), uint32(id))
 }
 
+// Events returns what the keys of all nodes' events begin with (package events).
+func Events() Key { return System("event/") }
+
 // SuperuserVerifier returns the system key in which a founding leaves the first user's password
 // verifier for the catalog, which takes it away.
 func SuperuserVerifier() Key { return System("superuser-verifier") }
@@ -158,6 +161,34 @@ func (k Key) Clone() Key { return append(Key(nil), k...) }
 
 // String prints the key quoted.
 func (k Key) String() string { return fmt.Sprintf("%q", []byte(k)) }
+
+// Pretty prints a key for people: /Min, /Meta/…, /System/…, /Table/<id>/<index>/<hex>, /Max.
+func (k Key) Pretty() string {
+	hex := func(b []byte) string {
+		if len(b) == 0 {
+			return ""
+		}
+		return fmt.Sprintf("/%x", b)
+	}
+	switch {
+	case len(k) == 0:
+		return "/Min"
+	case k[0] == MaxKey[0]:
+		return "/Max"
+	case k[0] == metaByte:
+		return "/Meta" + hex(k[1:])
+	case k[0] == systemByte:
+		return "/System" + hex(k[1:])
+	case k[0] != tableByte:
+		return hex(k)
+	}
+	out, rest := "/Table", k[1:]
+	for i := 0; i < 2 && len(rest) >= 4; i++ {
+		out += fmt.Sprintf("/%d", binary.BigEndian.Uint32(rest))
+		rest = rest[4:]
+	}
+	return out + hex(rest)
+}
 
 // IsPoint reports whether the span is a single key.
 func (s Span) IsPoint() bool { return len(s.EndKey) == 0 }

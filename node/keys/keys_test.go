@@ -64,3 +64,14 @@ func FuzzAddr(f *testing.F) {
 	f.Add([]byte{localByte, 'r'})
 	f.Fuzz(func(_ *testing.T, k []byte) { _, _ = Addr(k) })
 }
+
+func TestPretty(t *testing.T) {
+	for want, k := range map[string]Key{
+		"/Min": MinKey, "/Max": MaxKey, "/Meta": MetaMin, "/System/61": System("a"), "/Table": TableMin, "/Table/70/2": IndexPrefix(70, 2),
+		"/Table/70/2/8801": append(IndexPrefix(70, 2), 0x88, 1), "/Table/70/0001": append(TablePrefix(70), 0, 1), "/01": {1}, "/Meta/0400000046": Meta(TablePrefix(70)),
+	} {
+		if got := k.Pretty(); got != want {
+			t.Errorf("%q is printed as %s, want %s", []byte(k), got, want)
+		}
+	}
+}

@@ -247,7 +247,7 @@ func (c *cluster) moveAll(to keys.NodeID) {
 			require.Less(c.t, try, 100, "r%d could not be moved to n%d", id, to)
 			if h := c.holder(id); h != 0 {
 				target := raftnet.ServerID(to, keys.ReplicaID(to))
-				_ = c.node(h).reps[id].tr.Transfer(c.t.Context(), target)
+				_ = c.node(h).reps[id].tr.Transfer(c.t.Context(), target, "a test")
 			}
 			time.Sleep(20 * time.Millisecond)
 		}

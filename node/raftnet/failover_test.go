@@ -238,9 +238,9 @@ func TestFailedTransfer(t *testing.T) {
 		// The target hears n1 but nobody hears its votes.
 		c.net.CutOneWay(2, 3)
 		c.net.CutOneWay(2, 1)
-		_ = c.node(1).reps[1].tr.Transfer(t.Context(), "n2/2")
+		_ = c.node(1).reps[1].tr.Transfer(t.Context(), "n2/2", "a test")
 		start := time.Now()
-		require.Error(t, c.node(1).reps[1].tr.Transfer(t.Context(), "n2/7"))
+		require.Error(t, c.node(1).reps[1].tr.Transfer(t.Context(), "n2/7", "a test"))
 		c.leased(5*time.Second, 2)
 		t.Logf("lease after %v", time.Since(start))
 		require.NoError(t, c.node(c.holder(1)).reps[1].r.Apply([]byte("x"), time.Second).Error())

@@ -109,7 +109,7 @@ func TestStuckReplicaDelaysNoOther(t *testing.T) {
 		h := c.node(c.holder(1))
 		for id, rep := range h.reps {
 			if l := c.node(c.holder(id)); l != h {
-				require.NoError(t, l.reps[id].tr.Transfer(t.Context(), rep.tr.ID()))
+				require.NoError(t, l.reps[id].tr.Transfer(t.Context(), rep.tr.ID(), "a test"))
 			}
 		}
 		c.leased(5*time.Second, 0)

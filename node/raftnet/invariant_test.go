@@ -129,7 +129,7 @@ func fault(c *cluster, rng *rand.Rand, restart map[keys.NodeID]time.Time) {
 		if n := c.node(a); n.up {
 			target := raftnet.ServerID(b, keys.ReplicaID(b))
 			tr := n.reps[id].tr // the node may restart before the goroutine runs
-			go func() { _ = tr.Transfer(c.t.Context(), target) }()
+			go func() { _ = tr.Transfer(c.t.Context(), target, "a test") }()
 		}
 	}
 }

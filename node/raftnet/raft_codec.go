@@ -317,18 +317,22 @@ type timeoutNowRequest struct {
 	envelope
 	term uint64 // of the leader that transfers
 	low  int64  // wall nanoseconds: no read under its lease, or an earlier one, was later
+	why  string // of the transfer, for people; at most maxWhy bytes
 }
+
+const maxWhy = 300
 
 func (r *timeoutNowRequest) encode(b []byte) []byte {
 	w := wireBuf{b}
 	w.envelope(&r.envelope)
 	w.u(5, r.term)
 	w.u(6, uint64(r.low))
+	w.bytes(7, []byte(r.why[:min(len(r.why), maxWhy)]))
 	return w.b
 }
 
 func (r *timeoutNowRequest) decode(b []byte) error {
-	return eachField(b, func(n protowire.Number, v uint64, _ []byte) error {
+	return eachField(b, func(n protowire.Number, v uint64, text []byte) error {
 		if r.envelope.field(n, v) {
 			return nil
 		}
@@ -337,6 +341,8 @@ func (r *timeoutNowRequest) decode(b []byte) error {
 			r.term = v
 		case 6:
 			r.low = int64(v)
+		case 7:
+			r.why = string(text[:min(len(text), maxWhy)])
 		}
 		return nil
 	})

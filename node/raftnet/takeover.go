@@ -1,6 +1,7 @@
 package raftnet
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -36,6 +37,53 @@ type electState struct {
 	busy   bool   // an election is being driven
 	asking bool   // the holder of the fort is being asked
 	led    uint64 // term in which this replica led at the last sweep
+	cause  Cause  // of the newest election that this replica stood for
+}
+
+// Cause says, for people, why a replica stood for election.
+type Cause struct {
+	Why  string
+	Node keys.NodeID // that led before, or handed over; 0: none is known
+}
+
+// TakeCause returns why this replica stood for election last, and forgets it. What nobody drove was
+// raft's own election timer.
+func (t *RangeTransport) TakeCause() Cause {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.elect.cause
+	t.elect.cause = Cause{}
+	if c.Why == "" {
+		c.Why = "raft's election timer ran out"
+	}
+	return c
+}
+
+// NoteCause says why this replica is about to stand for election.
+func (t *RangeTransport) NoteCause(c Cause) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.elect.cause = c
+}
+
+// explain says why the range has no leader.
+func (k *takeover) explain(t *RangeTransport, v verdict) Cause {
+	leader := t.Leader()
+	t.mu.Lock()
+	epoch := t.heard.epoch
+	t.mu.Unlock()
+	switch {
+	case v == leaderUnknown || leader == 0:
+		return Cause{Why: "no leader was known"}
+	case leader == k.r.self:
+		return Cause{Why: "its own leadership had ended", Node: leader}
+	case epoch != 0 && k.r.support.Boot(leader) > epoch:
+		return Cause{Why: fmt.Sprintf("node %d was started again", leader), Node: leader}
+	}
+	if _, ok := k.r.support.Supports(leader); ok {
+		return Cause{Why: fmt.Sprintf("node %d said that it leads no more", leader), Node: leader}
+	}
+	return Cause{Why: fmt.Sprintf("a majority no longer heard from node %d", leader), Node: leader}
 }
 
 func newTakeover(r *Router) *takeover {
@@ -232,7 +280,8 @@ func (k *takeover) consider(t *RangeTransport, rf *raft.Raft, v verdict) {
 	}
 	t.mu.Unlock()
 	if start {
-		k.drive(t, func() { k.elect(t, rf, v == leaderGone) })
+		why := k.explain(t, v)
+		k.drive(t, func() { k.elect(t, rf, v == leaderGone, why) })
 	}
 }
 
@@ -259,7 +308,7 @@ func (k *takeover) drive(t *RangeTransport, f func()) {
 }
 
 // elect drives one election to its end or until it is clear that it failed.
-func (k *takeover) elect(t *RangeTransport, rf *raft.Raft, certain bool) {
+func (k *takeover) elect(t *RangeTransport, rf *raft.Raft, certain bool, why Cause) {
 	t.mu.Lock()
 	term := t.heard.term
 	t.mu.Unlock()
@@ -272,19 +321,48 @@ func (k *takeover) elect(t *RangeTransport, rf *raft.Raft, certain bool) {
 		return
 	}
 	k.r.metrics.takeovers.Inc()
-	for try := 1; try <= 4 && !k.settled(t, rf, term); try++ {
+	// The first tries are short: a duel is best left soon.
+	k.campaign(t, rf, term, why, 4, func(try int) time.Duration { return time.Duration(try) * (k.r.cfg.Try + rand.N(k.r.cfg.Try)) })
+}
+
+// newRange is how long a new range's first leader waits for its election, about: as soon as the others
+// have applied the split as well, they have replicas that can vote.
+const newRange = 20 * time.Millisecond
+
+// StandForElection makes this replica the first leader of a new range; the others hold back (S20). It
+// does not wait for the outcome.
+func (t *RangeTransport) StandForElection(why Cause) {
+	k, rf := t.router.takeover, t.raft.Load()
+	if rf == nil {
+		return
+	}
+	t.mu.Lock()
+	start := !t.elect.busy
+	t.elect.busy = true
+	term := t.heard.term
+	t.mu.Unlock()
+	if start {
+		k.drive(t, func() {
+			k.campaign(t, rf, term, why, 20, func(int) time.Duration { return newRange + rand.N(newRange) })
+		})
+	}
+}
+
+// campaign stands for election until the range has a leader of a later term, the tries are used up or
+// this replica may not.
+func (k *takeover) campaign(t *RangeTransport, rf *raft.Raft, term uint64, why Cause, tries int, wait func(try int) time.Duration) {
+	for try := 1; try <= tries && !k.settled(t, rf, term); try++ {
 		if rf.State() == raft.Candidate {
 			if t.unstick(rf, rf.CurrentTerm()+1) != nil {
 				break
 			}
 		}
+		t.NoteCause(why)
 		if err := t.Campaign(); err != nil {
 			k.r.askRelease(t)
 			break
 		}
-		// The first tries are short: a duel is best left soon.
-		d := time.Duration(try) * (k.r.cfg.Try + rand.N(k.r.cfg.Try))
-		if k.await(t, d, func() bool { return k.settled(t, rf, term) }) {
+		if k.await(t, wait(try), func() bool { return k.settled(t, rf, term) }) {
 			return
 		}
 	}
@@ -354,6 +432,8 @@ func (k *takeover) reelect(t *RangeTransport, own, theirs uint64, leased bool) {
 			return // it hears of the new leader, or the sweep tries again
 		}
 		k.r.metrics.reelections.Inc()
+		why := Cause{Why: fmt.Sprintf("it led term %d without a lease", own)}
+		t.NoteCause(why)
 		if theirs > own && t.unstick(rf, theirs) != nil {
 			return
 		}
@@ -365,7 +445,7 @@ func (k *takeover) reelect(t *RangeTransport, own, theirs uint64, leased bool) {
 			t.mu.Lock()
 			t.elect.gone = t.heard.term + 1 // the leader was this node
 			t.mu.Unlock()
-			k.elect(t, rf, true)
+			k.elect(t, rf, true, why)
 		}
 	})
 }
@@ -390,6 +470,6 @@ func (k *takeover) betterLog(t *RangeTransport, req *voteRequest) {
 	}
 	t.mu.Unlock()
 	if start {
-		k.drive(t, func() { k.elect(t, rf, true) })
+		k.drive(t, func() { k.elect(t, rf, true, Cause{Why: "its log is ahead of a candidate's"}) })
 	}
 }

@@ -133,15 +133,16 @@ type RangeTransport struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	dropped atomic.Uint64 // leases of terms up to this one are given up for good
-	handed  atomic.Int64  // latest ReadLimit that Lease returned, wall nanoseconds
-	mute    atomic.Bool   // neither votes nor campaigns, for good
-	serving atomic.Int32  // inbound messages in flight
-	blocked atomic.Int32  // outbound AppendEntries in flight
-	dirty   atomic.Int64  // when entries were last acknowledged, monotonic; 0: nothing to nudge
-	peers   atomic.Pointer[map[raft.ServerID]*raftPeer]
-	leader  atomic.Pointer[leaderHint]
-	settled settled // of the router's goroutine
+	dropped     atomic.Uint64          // leases of terms up to this one are given up for good
+	transferWhy atomic.Pointer[string] // of the newest transfer away, for the target
+	handed      atomic.Int64           // latest ReadLimit that Lease returned, wall nanoseconds
+	mute        atomic.Bool            // neither votes nor campaigns, for good
+	serving     atomic.Int32           // inbound messages in flight
+	blocked     atomic.Int32           // outbound AppendEntries in flight
+	dirty       atomic.Int64           // when entries were last acknowledged, monotonic; 0: nothing to nudge
+	peers       atomic.Pointer[map[raft.ServerID]*raftPeer]
+	leader      atomic.Pointer[leaderHint]
+	settled     settled // of the router's goroutine
 
 	mu         sync.Mutex
 	fort       fort

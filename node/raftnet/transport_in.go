@@ -1,6 +1,8 @@
 package raftnet
 
 import (
+	"cmp"
+	"fmt"
 	"io"
 	"slices"
 
@@ -191,6 +193,7 @@ func (t *RangeTransport) serveTimeoutNow(from keys.NodeID, payload []byte) ([]by
 	t.token, t.tokenLow = token, req.low
 	t.tokenUntil = t.router.now().Add(t.router.cfg.TokenLife)
 	t.mu.Unlock()
+	t.NoteCause(Cause{Why: fmt.Sprintf("node %d gave it away: %s", from, cmp.Or(req.why, "it did not say why")), Node: from})
 	if _, err := t.deliver(&raft.TimeoutNowRequest{RPCHeader: header(from, req.from)}, nil); err != nil {
 		return nil, err
 	}

@@ -270,6 +270,9 @@ func (t *RangeTransport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, _ *r
 		low.WallNanos++
 	}
 	req := timeoutNowRequest{envelope: t.envelopeTo(p), term: term, low: low.WallNanos}
+	if why := t.transferWhy.Load(); why != nil {
+		req.why = *why
+	}
 	ctx, cancel := context.WithTimeout(t.ctx, t.router.cfg.VoteTimeout)
 	defer cancel()
 	if _, err := t.router.cfg.Network.Call(ctx, p.node, Control, MethodRaftTimeoutNow, req.encode(nil)); err != nil {
@@ -313,8 +316,8 @@ func (t *RangeTransport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress,
 
 // Transfer hands leadership to a live, caught-up voter, and returns once it was asked to
 // campaign (or could not be). If it fails after the lease was given up, this node
-// campaigns itself, for only a new term brings a lease back.
-func (t *RangeTransport) Transfer(ctx context.Context, target raft.ServerID) error {
+// campaigns itself, for only a new term brings a lease back. why is told to the target, for people.
+func (t *RangeTransport) Transfer(ctx context.Context, target raft.ServerID, why string) error {
 	r := t.raft.Load()
 	if r == nil || r.State() != raft.Leader {
 		return fmt.Errorf("raftnet: %s does not lead r%d", t.self, t.cfg.Range)
@@ -334,6 +337,7 @@ func (t *RangeTransport) Transfer(ctx context.Context, target raft.ServerID) err
 	if last := r.LastIndex(); p.matchTerm.Load() != term || p.match.Load()+maxTransferLag < last {
 		return fmt.Errorf("raftnet: %s has acknowledged index %d of %d; wait until it has caught up before r%d is transferred", target, p.match.Load(), last, t.cfg.Range)
 	}
+	t.transferWhy.Store(&why)
 	// Raft refuses writes until a transfer has ended, however it ends.
 	ctx, cancel := context.WithTimeout(ctx, t.router.cfg.TokenLife)
 	defer cancel()

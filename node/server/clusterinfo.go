@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/events"
 	"github.com/atolldb/atoll/node/host"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
@@ -46,6 +47,19 @@ func (c *clusterInfo) Ranges(ctx context.Context) ([]catalog.RangeInfo, error) {
 		})
 	}
 	wg.Wait()
+	return out, nil
+}
+
+// Events implements catalog.ClusterInfo.
+func (c *clusterInfo) Events(ctx context.Context) ([]catalog.EventInfo, error) {
+	all, err := events.Read(ctx, c.n.Sender)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]catalog.EventInfo, len(all))
+	for i, e := range all {
+		out[i] = catalog.EventInfo{At: e.At, Node: int32(e.Node), Kind: string(e.Kind), Range: int64(e.RangeID), Other: int32(e.Other), What: e.What, Cause: e.Cause}
+	}
 	return out, nil
 }
 

@@ -43,6 +43,10 @@ func proposeError(err error) error {
 
 // Split implements replica.Admin.
 func (s *Store) Split(ctx context.Context, rr *replica.Replica, req *kv.AdminSplitRequest) (*kv.AdminSplitResponse, error) {
+	return s.splitAt(ctx, rr, req, "it was asked for")
+}
+
+func (s *Store) splitAt(ctx context.Context, rr *replica.Replica, req *kv.AdminSplitRequest, why string) (*kv.AdminSplitResponse, error) {
 	r, err := s.led(rr)
 	if err != nil {
 		return nil, err
@@ -69,6 +73,7 @@ func (s *Store) Split(ctx context.Context, rr *replica.Replica, req *kv.AdminSpl
 	if err != nil {
 		return nil, proposeError(err)
 	}
+	s.recordSplit(left, right, why)
 	// S29: left, then right. What fails here the meta queue makes good.
 	if err := s.writeMeta(ctx, left); err == nil {
 		err = s.writeMeta(ctx, right)
@@ -184,12 +189,12 @@ func (s *Store) TransferLease(ctx context.Context, rr *replica.Replica, req *kv.
 	}
 	r.admin.Lock()
 	defer r.admin.Unlock()
-	return s.transfer(ctx, r, req.Target)
+	return s.transfer(ctx, r, req.Target, "it was asked to")
 }
 
 // transfer hands the range's lease to a node's voter. The transport gives the lease up
 // before it asks the target to campaign (S3).
-func (s *Store) transfer(ctx context.Context, r *rep, target keys.NodeID) error {
+func (s *Store) transfer(ctx context.Context, r *rep, target keys.NodeID, why string) error {
 	if target == s.cfg.Node {
 		return nil
 	}
@@ -199,7 +204,7 @@ func (s *Store) transfer(ctx context.Context, r *rep, target keys.NodeID) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := r.trans.Transfer(ctx, raftnet.ServerID(target, rd.Replica)); err != nil {
+	if err := r.trans.Transfer(ctx, raftnet.ServerID(target, rd.Replica), why); err != nil {
 		return fmt.Errorf("store: transfer of range %d to node %d: %w", r.rangeID, target, err)
 	}
 	s.metrics.transfers.Inc()

@@ -26,6 +26,10 @@ const (
 
 // ChangeReplicas implements replica.Admin: one step (SAFETY S19).
 func (s *Store) ChangeReplicas(ctx context.Context, rr *replica.Replica, req *kv.AdminChangeReplicasRequest) (*kv.RangeDescriptor, error) {
+	return s.changeReplicas(ctx, rr, req, "it was asked for")
+}
+
+func (s *Store) changeReplicas(ctx context.Context, rr *replica.Replica, req *kv.AdminChangeReplicasRequest, why string) (*kv.RangeDescriptor, error) {
 	r, err := s.led(rr)
 	if err != nil {
 		return nil, err
@@ -51,6 +55,7 @@ func (s *Store) ChangeReplicas(ctx context.Context, rr *replica.Replica, req *kv
 	if err != nil {
 		return nil, proposeError(err)
 	}
+	s.recordChange(r.rangeID, req.Kind, req.Node, why)
 	d := rr.Desc().Clone()
 	if err := s.writeMeta(ctx, &d); err != nil {
 		s.logger.Warn("meta record is late after a replica change", "range", r.rangeID, "err", err)

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/events"
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/raftnet"
@@ -33,6 +34,8 @@ type Config struct {
 	// OldestRead returns the oldest read timestamp that a transaction of this gateway still
 	// uses (its clock if there is none). nil: unknown.
 	OldestRead func() hlc.Timestamp
+	// Events takes what happens to ranges and their leases; it must not block. nil: nobody listens.
+	Events func(events.Event)
 	// OnFatal is called when the store can't go on; it should end the process.
 	OnFatal    func(error)
 	Logger     *slog.Logger

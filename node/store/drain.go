@@ -14,7 +14,9 @@ import (
 // Drain gives every lease away and returns when none is left, or ctx ends. Leases that come
 // back by election are given away as long as the node drains.
 func (s *Store) Drain(ctx context.Context) error {
-	s.draining.Store(true)
+	if !s.draining.Swap(true) {
+		s.recordNode("node %d gives its leases away and takes none", s.cfg.Node)
+	}
 	for {
 		s.shedLeases()
 		left := s.leases()
@@ -35,7 +37,11 @@ func (s *Store) Drain(ctx context.Context) error {
 }
 
 // Undrain lets the node keep leases again.
-func (s *Store) Undrain() { s.draining.Store(false) }
+func (s *Store) Undrain() {
+	if s.draining.Swap(false) {
+		s.recordNode("node %d takes leases again", s.cfg.Node)
+	}
+}
 
 // leases counts the leases held here that another voter could hold.
 func (s *Store) leases() int {
@@ -146,10 +152,12 @@ func (s *Store) checkDisk() {
 	switch {
 	case !full && free < s.cfg.ReserveBytes:
 		s.full.Store(true)
+		s.recordNode("node %d refuses writes and gives its leases away: its disk has %d bytes left, and %d are kept in reserve", s.cfg.Node, free, s.cfg.ReserveBytes)
 		s.logger.Error("the disk is nearly full: new writes are refused here and leases given away; free space or enlarge the volume",
 			"free_bytes", free, "reserve_bytes", s.cfg.ReserveBytes)
 	case full && free > s.cfg.ReserveBytes+s.cfg.ReserveBytes/8:
 		s.full.Store(false)
+		s.recordNode("node %d takes writes again: its disk has %d bytes left", s.cfg.Node, free)
 		s.logger.Info("the disk has space again", "free_bytes", free)
 	}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -269,7 +270,8 @@ func (s *Store) splitBySize(ctx context.Context, r *rep) error {
 	if err != nil || at == nil {
 		return err
 	}
-	_, err = s.Split(ctx, r.replica.Load(), &kv.AdminSplitRequest{SplitKey: at})
+	why := fmt.Sprintf("it had %d bytes, and %d are the bound", bytes, s.cfg.MaxRangeBytes)
+	_, err = s.splitAt(ctx, r.replica.Load(), &kv.AdminSplitRequest{SplitKey: at}, why)
 	if err == nil {
 		s.logger.Info("split a range by size", "range", r.rangeID, "bytes", bytes, "at", at.String())
 	}

@@ -57,6 +57,8 @@ type rep struct {
 		lastQuarantine time.Time
 		complained     time.Time // that a quarantined replica is not replaced; or there was none
 	}
+	recordedTerm atomic.Uint64 // whose lease recordLease has written down
+
 	busy atomic.Bool // a queue works on it
 	// distrusted: this replica is quarantined. It serves nothing, and gives a lease away.
 	distrusted atomic.Bool
@@ -241,6 +243,7 @@ func (r *rep) onLead(term uint64) {
 		r.s.spawn(func() { r.s.handOver(r) })
 		return // REQUIRES: S23. Without a tenure it serves nothing.
 	}
+	r.recordLease(term)
 	// REQUIRES: S4. The mark of a split holds for the right side's first leaseholder.
 	rr.OnLease(term, r.trans.LowWater().Max(g.State().HighWater))
 	if r.distrusted.Load() { // meanwhile

@@ -70,6 +70,7 @@ type view struct {
 type step struct {
 	kind kv.ReplicaChangeKind
 	node keys.NodeID
+	why  string // for people
 }
 
 func place(n cluster.NodeInfo) string {
@@ -96,11 +97,14 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 	voters, good := 0, 0
 	for _, rd := range d.Replicas {
 		if rd.Type == kv.NonVoter {
-			if leaving(rd) || surplus(d, v, leaving, place(info[rd.Node]), info) {
-				return step{kv.RemoveReplica, rd.Node}, true
+			if leaving(rd) {
+				return step{kv.RemoveReplica, rd.Node, whyLeaving(rd, info[rd.Node], v)}, true
+			}
+			if surplus(d, v, leaving, place(info[rd.Node]), info) {
+				return step{kv.RemoveReplica, rd.Node, "the voter that it was to replace is back"}, true
 			}
 			if v.live(rd.Node) {
-				return step{kv.PromoteToVoter, rd.Node}, true
+				return step{kv.PromoteToVoter, rd.Node, "the range lacks a voter"}, true
 			}
 			return step{}, false // one change at a time
 		}
@@ -134,21 +138,21 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 		if !leaving(rd) {
 			continue
 		}
-		zone := place(info[rd.Node])
+		zone, why := place(info[rd.Node]), whyLeaving(rd, info[rd.Node], v)
 		if zoneVoters[zone] > 0 {
-			return step{kv.RemoveReplica, rd.Node}, true
+			return step{kv.RemoveReplica, rd.Node, why}, true
 		}
 		if n, ok := candidate(zone); ok {
-			return step{kv.AddNonVoter, n}, true
+			return step{kv.AddNonVoter, n, fmt.Sprintf("in place of node %d: %s", rd.Node, why)}, true
 		}
 		// Its own node can have a new replica only once this one is gone. Until then a voter is
 		// missing; what is there does not count for one.
 		if rd.Quarantine != kv.Trusted && usable(info[rd.Node]) {
-			return step{kv.RemoveReplica, rd.Node}, true
+			return step{kv.RemoveReplica, rd.Node, why}, true
 		}
 		// A dead node may come back; one that leaves for good is not waited for.
 		if info[rd.Node].State != cluster.Live && info[rd.Node].State != cluster.Draining && good >= v.want {
-			return step{kv.RemoveReplica, rd.Node}, true
+			return step{kv.RemoveReplica, rd.Node, why}, true
 		}
 	}
 	// Zones with a voter that stays count, too, though their nodes may all be draining just now.
@@ -169,16 +173,29 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 		// A replaced node has come back before its replica was removed: the newest goes.
 		for _, rd := range slices.Backward(d.Replicas) {
 			if zoneVoters[place(info[rd.Node])] > 1 {
-				return step{kv.RemoveReplica, rd.Node}, true
+				return step{kv.RemoveReplica, rd.Node, "its zone has two voters: the one that it replaced is back"}, true
 			}
 		}
 	}
 	if voters < want {
 		if n, ok := candidate(""); ok {
-			return step{kv.AddNonVoter, n}, true
+			return step{kv.AddNonVoter, n, fmt.Sprintf("the range has %d voters and should have %d", voters, want)}, true
 		}
 	}
 	return step{}, false
+}
+
+// whyLeaving says why a replica has to go.
+func whyLeaving(rd kv.ReplicaDescriptor, n cluster.NodeInfo, v view) string {
+	switch {
+	case rd.Quarantine != kv.Trusted:
+		return "its replica is quarantined: " + rd.Quarantine.String()
+	case n.State == cluster.Decommissioning || n.State == cluster.Decommissioned:
+		return "the node is " + n.State.String()
+	case v.dead(rd.Node):
+		return "the node has been silent for too long, or lost its disk"
+	}
+	return "the node leaves"
 }
 
 // surplus reports whether a non-voter in a zone is not needed any more: the voter there that
@@ -204,10 +221,10 @@ func (s *Store) repair(ctx context.Context, r *rep) error {
 	if st.kind == kv.RemoveReplica && st.node == s.cfg.Node {
 		return s.moveLease(ctx, r)
 	}
-	_, err := s.ChangeReplicas(ctx, r.replica.Load(), &kv.AdminChangeReplicasRequest{Generation: d.Generation, Kind: st.kind, Node: st.node})
+	_, err := s.changeReplicas(ctx, r.replica.Load(), &kv.AdminChangeReplicasRequest{Generation: d.Generation, Kind: st.kind, Node: st.node}, st.why)
 	if err == nil {
 		s.metrics.repairs.Inc()
-		s.logger.Info("replica change", "range", r.rangeID, "change", changeName(st.kind), "peer", st.node)
+		s.logger.Info("replica change", "range", r.rangeID, "change", changeName(st.kind), "peer", st.node, "reason", st.why)
 		r.q.lastRepair = time.Time{} // look again at the next tick
 	}
 	return err
@@ -237,7 +254,7 @@ func (s *Store) moveLease(ctx context.Context, r *rep) error {
 	var errs []error
 	for _, node := range keep {
 		r.admin.Lock()
-		err := s.transfer(ctx, r, node)
+		err := s.transfer(ctx, r, node, s.whyAway(r))
 		r.admin.Unlock()
 		if err == nil {
 			return nil

@@ -33,9 +33,7 @@ func (s *Store) adoptRight(left, right *kv.RangeDescriptor, state *replica.Split
 		return
 	}
 	if r != nil && leads {
-		if err := r.trans.Campaign(); err != nil {
-			s.logger.Debug("no campaign for a new range; the takeover will elect a leader", "range", right.RangeID, "err", err)
-		}
+		r.trans.StandForElection(splitOff(left))
 	}
 }
 

@@ -60,6 +60,18 @@ type ClusterInfo interface {
 	Nodes(ctx context.Context) ([]NodeInfo, error)
 	// Ranges lists all ranges by start key.
 	Ranges(ctx context.Context) ([]RangeInfo, error)
+	// Events lists what happened, oldest first.
+	Events(ctx context.Context) ([]EventInfo, error)
+}
+
+// EventInfo is a row of atoll.events.
+type EventInfo struct {
+	At          time.Time
+	Node        int32  // took part, and wrote it down
+	Kind        string // lease, replica, split, node, diary
+	Range       int64  // 0: none
+	Other       int32  // another node that it concerns; 0: none
+	What, Cause string
 }
 
 // ZoneInfo is a row of atoll.zones.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/atolldb/atoll/node/sql/builtins"
 	"github.com/atolldb/atoll/node/sql/catalog"
@@ -79,6 +80,10 @@ func (cluster) Ranges(context.Context) ([]catalog.RangeInfo, error) {
 		{ID: 3, Start: []byte{4, 0, 0, 0x4e, 0x20, 0, 0, 0, 1, 0x88}, End: []byte{0xff, 0xff}}}, nil
 }
 
+func (cluster) Events(context.Context) ([]catalog.EventInfo, error) {
+	return []catalog.EventInfo{{At: time.Unix(1, 0), Node: 1, Kind: "lease", Range: 2, Other: 2, What: "node 1 has the lease", Cause: "a test"}, {Node: 1, Kind: "node"}}, nil
+}
+
 // TestEveryRelation evaluates all relations: each value has a kind that its column's type can print.
 func TestEveryRelation(t *testing.T) {
 	withObjects(t, func(ctx context.Context, q *catalog.VirtualQuery) {
@@ -107,7 +112,7 @@ func TestEveryRelation(t *testing.T) {
 		}
 		for _, n := range []string{"pg_catalog.pg_class", "pg_catalog.pg_attribute", "pg_catalog.pg_type", "pg_catalog.pg_proc", "pg_catalog.pg_index",
 			"pg_catalog.pg_constraint", "pg_catalog.pg_roles", "pg_catalog.pg_am", "pg_catalog.pg_operator", "pg_catalog.pg_sequences", "pg_catalog.pg_stat_activity",
-			"information_schema.columns", "information_schema.tables", "information_schema.table_constraints", "atoll.zones", "atoll.nodes", "atoll.ranges"} {
+			"information_schema.columns", "information_schema.tables", "information_schema.table_constraints", "atoll.zones", "atoll.nodes", "atoll.ranges", "atoll.replicas", "atoll.events"} {
 			require.NotZero(t, rows[n], n)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/sql/catalog"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/sql/types"
@@ -38,6 +39,8 @@ func init() {
 			{"boot", i8}, {"started_at", types.OIDTimestampTZ}, {"replicas", i4}, {"leases", i4}, {"bytes", i8}, {"version", text}}, atollNodes},
 		{"ranges", []viewColumn{{"range_id", i8}, {"start_key", text}, {"end_key", text}, {"table_name", text}, {"generation", i8}, {"leaseholder", i4}, {"lease_zone", text},
 			{"replicas", types.OIDInt4Array}, {"zones", types.OIDTextArray}, {"bytes", i8}, {"problem", text}}, atollRanges},
+		{"replicas", []viewColumn{{"range_id", i8}, {"replica_id", i8}, {"node_id", i4}, {"zone", text}, {"type", text}, {"has_lease", types.OIDBool}, {"problem", text}}, atollReplicas},
+		{"events", []viewColumn{{"happened_at", types.OIDTimestampTZ}, {"node_id", i4}, {"kind", text}, {"range_id", i8}, {"other_node", i4}, {"event", text}, {"cause", text}}, atollEvents},
 	}
 }
 
@@ -108,12 +111,66 @@ func atollRanges(s *scan) error {
 		if n := snap.tableOfKey(r.Start); n != "" {
 			name = n
 		}
-		if err := s.row("range_id", r.ID, "start_key", keyText(r.Start), "end_key", keyText(r.End), "table_name", name, "generation", r.Generation,
+		if err := s.row("range_id", r.ID, "start_key", keys.Key(r.Start).Pretty(), "end_key", keys.Key(r.End).Pretty(), "table_name", name, "generation", r.Generation,
 			"leaseholder", holder, "lease_zone", leaseZone, "replicas", nodes, "zones", zones, "bytes", r.Bytes, "problem", problem); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func atollReplicas(s *scan) error {
+	if s.q.Cluster == nil {
+		return nil
+	}
+	ranges, err := s.q.Cluster.Ranges(s.ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range ranges {
+		for _, p := range r.Replicas {
+			typ := "non-voter"
+			if p.Voter {
+				typ = "voter"
+			}
+			if err := s.row("range_id", r.ID, "replica_id", p.ID, "node_id", p.Node, "zone", p.Zone, "type", typ,
+				"has_lease", p.Node == r.Leaseholder, "problem", orNull(p.Problem)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func atollEvents(s *scan) error {
+	if s.q.Cluster == nil {
+		return nil
+	}
+	all, err := s.q.Cluster.Events(s.ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		var rangeID, other any
+		if e.Range != 0 {
+			rangeID = e.Range
+		}
+		if e.Other != 0 {
+			other = e.Other
+		}
+		if err := s.row("happened_at", e.At, "node_id", e.Node, "kind", e.Kind, "range_id", rangeID, "other_node", other, "event", e.What, "cause", orNull(e.Cause)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// orNull is NULL for a text that is empty.
+func orNull(text string) any {
+	if text == "" {
+		return nil
+	}
+	return text
 }
 
 // tableOfKey names the table that a range begins in; empty for none of this database's.
@@ -126,40 +183,6 @@ func (s *snapshot) tableOfKey(key []byte) string {
 		return s.schemaName(d.Head().Schema) + "." + d.Head().Name
 	}
 	return ""
-}
-
-// keyText prints a key readably: /Min, /Meta, /System/..., /Table/<id>/<index>/<hex>, /Max.
-func keyText(k []byte) string {
-	switch {
-	case len(k) == 0:
-		return "/Min"
-	case k[0] == 0xff:
-		return "/Max"
-	case k[0] == 0x02:
-		return "/Meta"
-	case k[0] == 0x03:
-		return "/System" + suffix(k[1:])
-	case k[0] != 0x04:
-		return fmt.Sprintf("/%x", k)
-	}
-	num := func(b []byte) string {
-		return strconv.FormatUint(uint64(b[0])<<24|uint64(b[1])<<16|uint64(b[2])<<8|uint64(b[3]), 10)
-	}
-	var b strings.Builder
-	b.WriteString("/Table")
-	rest := k[1:]
-	for i := 0; i < 2 && len(rest) >= 4; i++ {
-		b.WriteString("/" + num(rest))
-		rest = rest[4:]
-	}
-	return b.String() + suffix(rest)
-}
-
-func suffix(b []byte) string {
-	if len(b) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("/%x", b)
 }
 
 // needSuperuser guards the relations that hold password verifiers.
