@@ -19,6 +19,12 @@ import (
 // ours reports whether the kit may change the stack's resources.
 func (s *stack) ours() bool { return s.local || os.Getenv("CHANGE") != "" }
 
+// mend writes again what a fault has cost: a claim that was made anew lacks what up had written into
+// the first one.
+func (s *stack) mend(args ...string) {
+	s.pulumi(false, append([]string{"up", "--refresh", "--yes", "--skip-preview"}, args...)...)
+}
+
 // drift changes a resource behind Pulumi's back: a refresh shows it, up mends it, and after that
 // there is nothing to do.
 func drift(t *testing.T, s *stack) {
@@ -31,8 +37,7 @@ func drift(t *testing.T, s *stack) {
 		return out
 	}
 	require.Equal(t, "1", budget(), "nodes that may be evicted at once")
-	// The faults before this may have cost an object's annotations: a claim that was made anew, say.
-	s.pulumi(false, "up", "--refresh", "--yes", "--skip-preview")
+	s.mend()
 	s.pulumi(false, "preview", "--refresh", "--expect-no-changes")
 	k8s.RunKubectl(t, s.kube, "patch", "pdb", s.out.Name, "--type=merge", "-p", `{"spec":{"maxUnavailable":2}}`)
 	require.Equal(t, "2", budget())
@@ -159,8 +164,7 @@ func resize(t *testing.T, s *stack) {
 		require.NoError(t, err)
 		require.NotContains(t, out, z.StatefulSet+"-1", "what is left of the second node")
 	})
-	// The claim that was made anew lacks what up had written into the first one.
-	s.pulumi(false, "up", "--refresh", "--yes", "--skip-preview", "--config-file", file)
+	s.mend("--config-file", file)
 	s.pulumi(false, "preview", "--refresh", "--expect-no-changes", "--config-file", file)
 	_, err := s.pulumiE("preview", "--config-file", s.config("atoll:storage.size", "1Gi"))
 	require.Error(t, err, "volumes may shrink")

@@ -97,6 +97,7 @@ func badInput(t *testing.T, s *stack) {
 	if !s.ours() {
 		t.Skip("a stack that is not the local one is given bad configurations with CHANGE=1 only")
 	}
+	s.mend()
 	for _, m := range s.mistakes(t) {
 		t.Run(m.name, func(t *testing.T) {
 			one := *s
