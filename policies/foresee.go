@@ -23,8 +23,8 @@ func SurvivalOf(voters []placement.Voter) Survival {
 // Outlook is what a policy will do on a topology, before anything moves.
 type Outlook struct {
 	Survives Survival
-	// Voters of a range where none moves for load: the best seats. With more zones than voters,
-	// ranges take turns; what they survive and what their commits cost is the same or better.
+	// Voters of a range are where they sit best. With more zones than voters other ranges have
+	// other seats, as good by placement.Score.
 	Voters []placement.Voter
 	Zones  []ZoneOutlook // in the topology's order
 }
