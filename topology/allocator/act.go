@@ -78,6 +78,10 @@ func (t *turn) window(kind Kind, x, other *member, priority Priority, reason str
 	case Shrink:
 		minus = []*member{x}
 	}
+	if t.hollow(plus, minus) && !t.hollow(nil, nil) {
+		t.isStuck("%s: between the two entries witnesses alone would be a quorum; a voter with data must come back, or be added, first", reason)
+		return Decision{}, false
+	}
 	for i := range t.members {
 		m := &t.members[i]
 		stays := m.Type.votes() && m != leaves && !(kind == Shrink && m == x)

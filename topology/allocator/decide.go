@@ -144,14 +144,13 @@ func (t *turn) worse(m, o, x *member) bool {
 
 // shrink removes two voters in a row where one alone would weaken the goal.
 func (t *turn) shrink() (Decision, bool) {
-	before := t.margin(nil, nil)
 	var first, second *member
 	var best placement.Score
 	var space [2 * maxVoters]placement.Seat
 	for i := range t.members {
 		for j := range t.members[:i] {
 			m, o := &t.members[i], &t.members[j]
-			if !m.Type.votes() || !o.Type.votes() || !t.quorumWithout(m) || placement.Weaker(before, t.margin(nil, []*member{m, o})) {
+			if !m.Type.votes() || !o.Type.votes() || !t.quorumWithout(m) || t.worsens(nil, []*member{m, o}) {
 				continue
 			}
 			if s := t.grade(t.seats(space[:0], m, o)); first == nil || s.Compare(best) < 0 {
@@ -200,18 +199,17 @@ func (t *turn) enterForShortage(x *member, base []placement.Seat, priority Prior
 	if !x.CaughtUp {
 		return t.wait("%s: the copy on %s is catching up", reason, t.name(x))
 	}
-	before := t.margin(nil, nil)
-	if !placement.Weaker(before, t.margin([]*member{x}, nil)) {
+	if !t.worsens([]*member{x}, nil) {
 		return t.act(Change{Kind: Promote, Node: x.Node, Priority: priority, Reason: reason})
 	}
 	var out *member
 	for i := range t.members {
 		v := &t.members[i]
-		if v.Type.votes() && v.why != fits && !v.reachable && t.removable(v) {
-			return t.remove(v, priority, t.say("%s, and with its vote gone that of %s weakens nothing", t.because(v), t.name(x)))
-		}
-		if !v.Type.votes() || v.why == fits || placement.Weaker(before, t.margin([]*member{x}, []*member{v})) {
+		if !v.Type.votes() || v.why == fits || t.worsens([]*member{x}, []*member{v}) {
 			continue
+		}
+		if !v.reachable && t.removable(v) {
+			return t.remove(v, priority, t.say("%s, and with its vote gone that of %s weakens nothing", t.because(v), t.name(x)))
 		}
 		if out == nil || t.domain(v.site, v.seat) == t.domain(x.site, x.seat) {
 			out = v

@@ -54,7 +54,7 @@ type turn struct {
 	space   [16]member // backs members of most ranges
 	lease   int        // the leaseholder's member, or -1
 	voters  int        // that count in the configuration
-	good    int        // that fit
+	good    int        // that fit; witnesses beyond those that may be lost don't count
 	alive   int        // that are reachable
 	ready   int        // that are reachable and have caught up
 	quiet   bool       // no reason is asked for
@@ -84,6 +84,18 @@ func (t *turn) begin(a *Allocator, l *loads, r *Range) {
 		}
 		t.members = append(t.members, m)
 	}
+	t.good -= t.spareWitnesses()
+}
+
+// spareWitnesses counts witnesses that are too many: they stand in for no voter with data.
+func (t *turn) spareWitnesses() int {
+	n := 0
+	for i := range t.members {
+		if m := &t.members[i]; m.Type == Witness && m.why == fits {
+			n++
+		}
+	}
+	return max(0, n-max(1, placement.Losable(t.rule.Voters)))
 }
 
 func (t *turn) judge(rep Replica) member {
@@ -165,6 +177,26 @@ func (t *turn) margin(plus, minus []*member) int {
 	return placement.Margin(votes)
 }
 
+// worsens reports whether a change of votes would make the range weaker, or let witnesses alone be
+// a quorum: then no voter with data need have what is acknowledged.
+func (t *turn) worsens(plus, minus []*member) bool {
+	return placement.Weaker(t.margin(nil, nil), t.margin(plus, minus)) || t.hollow(plus, minus) && !t.hollow(nil, nil)
+}
+
+func (t *turn) hollow(plus, minus []*member) bool {
+	voters, witnesses := 0, 0
+	for i := range t.members {
+		m := &t.members[i]
+		if !m.Type.votes() && !contains(plus, m) || contains(minus, m) {
+			continue
+		}
+		if voters++; m.Type.witness() {
+			witnesses++
+		}
+	}
+	return witnesses >= placement.Quorum(voters)
+}
+
 func contains(list []*member, m *member) bool {
 	for _, x := range list {
 		if x == m {
@@ -177,7 +209,7 @@ func contains(list []*member, m *member) bool {
 // removable reports whether a voter may go now: those left that answer and have caught up are a
 // quorum of the old configuration (REQUIRES: S19), and the range is no weaker.
 func (t *turn) removable(m *member) bool {
-	return t.quorumWithout(m) && !placement.Weaker(t.margin(nil, nil), t.margin(nil, []*member{m}))
+	return t.quorumWithout(m) && !t.worsens(nil, []*member{m})
 }
 
 func (t *turn) quorumWithout(m *member) bool {

@@ -58,7 +58,7 @@ func (t *turn) replacedBy(x *member) *member {
 // enter lets a copy that has caught up vote in a voter's place.
 func (t *turn) enter(x, v *member) (Decision, bool) {
 	reason := t.say("the copy on %s has caught up and replaces that on %s", t.name(x), t.name(v))
-	if !placement.Weaker(t.margin(nil, nil), t.margin([]*member{x}, nil)) {
+	if !t.worsens([]*member{x}, nil) {
 		return t.act(Change{Kind: Promote, Node: x.Node, Priority: Load, Reason: reason})
 	}
 	return t.window(Replace, x, v, Load, reason)

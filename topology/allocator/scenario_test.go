@@ -119,8 +119,8 @@ func (w *world) bind(p *policies.Policy) string {
 	return w.compile()
 }
 
-// compile compiles all policies against the zones that have nodes; it prints what Check says
-// against one, for the scenarios that go on all the same.
+// compile compiles all policies against the zones that have nodes. It does not check them: some
+// scenarios show what the allocator makes of policies that Check refuses.
 func (w *world) compile() string {
 	var nodes []topology.Node
 	for _, n := range w.f.Nodes {

@@ -87,9 +87,26 @@ func (f *Fleet) entry(r *allocator.Range, c allocator.Change, window bool, do fu
 	if after := f.margin(r, tier); !window && min(after, 0) < min(before, 0) {
 		f.fault(r, c, "it weakens the goal, survive: %s, from %d to %d", tier, before, after)
 	}
+	if f.hollow(r.Replicas) && !f.hollow(was) {
+		f.fault(r, c, "witnesses alone are a quorum")
+	}
 	if f.on(r, r.Leaseholder) == nil {
 		f.fault(r, c, "the leaseholder's replica was removed")
 	}
+}
+
+// hollow reports whether a quorum can be had without data.
+func (f *Fleet) hollow(replicas []allocator.Replica) bool {
+	data, witnesses := 0, 0
+	for _, rep := range replicas {
+		switch rep.Type {
+		case allocator.Voter:
+			data++
+		case allocator.Witness:
+			witnesses++
+		}
+	}
+	return witnesses > data // more than half
 }
 
 func (f *Fleet) removedVoter(r *allocator.Range, was []allocator.Replica) bool {

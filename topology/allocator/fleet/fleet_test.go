@@ -336,13 +336,20 @@ func (m *mischief) next() {
 	case 11:
 		r := &m.f.Ranges[m.rng.IntN(len(m.f.Ranges))]
 		rep := &r.Replicas[m.rng.IntN(len(r.Replicas))]
-		distrusted := 0
+		voters, data, distrusted := 0, 0, 0
 		for _, o := range r.Replicas {
 			if o.Distrusted {
 				distrusted++
 			}
+			switch o.Type {
+			case allocator.Voter:
+				voters++
+				data++
+			case allocator.Witness:
+				voters++
+			}
 		}
-		if distrusted == 0 && rep.Node != r.Leaseholder && len(r.Replicas) > 3 {
+		if distrusted == 0 && rep.Node != r.Leaseholder && voters >= 3 && data >= 2 { // a quorum is left, and the data
 			rep.Distrusted = true
 		}
 	case 12:
