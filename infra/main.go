@@ -13,6 +13,7 @@ import (
 	"github.com/atolldb/atoll/infra/atoll"
 	"github.com/atolldb/atoll/infra/config"
 	"github.com/atolldb/atoll/infra/platform"
+	"github.com/atolldb/atoll/topology"
 )
 
 func main() { pulumi.Run(program) }
@@ -56,7 +57,7 @@ func export(ctx *pulumi.Context, spec *config.Spec, c *atoll.Cluster) {
 	zones := pulumi.Array{}
 	for _, z := range spec.Zones {
 		zones = append(zones, pulumi.Map{"name": pulumi.String(z.Name), "region": pulumi.String(z.Region), "nodes": pulumi.Int(z.Nodes),
-			"role": pulumi.String(spec.Policy.RoleOf(z.Name)), "statefulSet": pulumi.String(spec.Name + "-" + z.Name)})
+			"role": pulumi.String(spec.Policy.RoleOf(topology.Locality{Region: z.Region, Zone: z.Name})), "statefulSet": pulumi.String(spec.Name + "-" + z.Name)})
 	}
 	for name, value := range map[string]pulumi.Input{
 		"connection":          c.Endpoint.Connection,

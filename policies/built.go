@@ -18,9 +18,12 @@ func (p *Policy) CheckBuilt(t topology.Topology) error {
 	}
 	zones := t.Zones()
 	for _, z := range zones {
-		if role := p.RoleOf(z.Name); role != Replica {
+		if role := p.RoleOf(z.Locality()); role != Replica {
 			add("zone %q has the role %s, which this version does not carry out yet; use replica%s", z.Name, role, map[bool]string{true: ", or leave the zone out"}[!role.Votes()])
 		}
+	}
+	for _, field := range p.unbuilt() {
+		add("%s is not built yet in this version; leave it out", field)
 	}
 	if p.FollowerReads {
 		add("follower_reads: true is not built yet in this version; set it to false")
@@ -45,3 +48,25 @@ func (p *Policy) CheckBuilt(t topology.Topology) error {
 }
 
 const builtMaxVoters = 5
+
+// unbuilt returns the fields that are set and that the node does not know of.
+func (p *Policy) unbuilt() []string {
+	var out []string
+	field := func(set bool, name string) {
+		if set {
+			out = append(out, name)
+		}
+	}
+	asked := len(p.Attributes) > 0
+	for _, z := range p.Zones {
+		asked = asked || len(z.Attributes) > 0
+	}
+	field(len(p.Regions) > 0, "regions")
+	field(p.DefaultRole != "" && p.DefaultRole != Replica, "default_role: "+string(p.DefaultRole))
+	field(asked, "attributes")
+	field(len(p.LeasePreferences) > 0, "lease_preferences")
+	field(p.FollowWorkload, "follow_workload: true")
+	field(p.NonVoters == InEveryZone, "non_voters: every-zone")
+	field(p.OneRegion, "one_region: true")
+	return out
+}

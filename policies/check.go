@@ -24,9 +24,27 @@ func (p *Policy) Check(t topology.Topology) error {
 			add("zone %q does not exist; the zones are %s", z.Zone, list(t.ZoneNames()))
 		}
 	}
+	var regions []string
+	for _, r := range t.Regions() {
+		regions = append(regions, r.Name)
+	}
+	for _, r := range p.Regions {
+		if !slices.Contains(regions, r.Region) {
+			add("region %q does not exist; the regions are %s", r.Region, list(regions))
+		}
+	}
 	for _, z := range t.Zones() {
-		if p.RoleOf(z.Name) != Excluded && len(z.Nodes) == 0 {
+		switch want := p.AttributesOf(z.Name); {
+		case p.RoleOf(z.Locality()) == Excluded:
+		case len(z.Nodes) == 0:
 			add("zone %q has no node; give it one, or the role excluded", z.Name)
+		case p.usable(z) == 0:
+			add("zone %q has no node with the attributes %s; give it one, or the role excluded", z.Name, list(want))
+		}
+	}
+	for _, err := range []error{p.checkNeeds(t), p.checkOneRegion(t), p.checkLeases(t)} {
+		if err != nil {
+			faults = append(faults, err)
 		}
 	}
 	if len(faults) == 0 {
@@ -35,6 +53,74 @@ func (p *Policy) Check(t topology.Topology) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// usable counts a zone's nodes that have what the policy asks for.
+func (p *Policy) usable(z topology.Zone) int {
+	want, n := p.AttributesOf(z.Name), 0
+	for _, node := range z.Nodes {
+		if node.HasAttributes(want) {
+			n++
+		}
+	}
+	return n
+}
+
+// checkNeeds refuses a policy without a zone of a role that it is about.
+func (p *Policy) checkNeeds(t topology.Topology) error {
+	for _, need := range p.Needs {
+		if !slices.ContainsFunc(t.Zones(), func(z topology.Zone) bool { return p.RoleOf(z.Locality()) == need }) {
+			return fmt.Errorf("policy %q needs a zone with the role %s, and no zone has it; give it to one of %s", p.Name, need, list(t.ZoneNames()))
+		}
+	}
+	return nil
+}
+
+// checkOneRegion refuses copies in more than one region where the policy promises one.
+func (p *Policy) checkOneRegion(t topology.Topology) error {
+	if !p.OneRegion {
+		return nil
+	}
+	var regions []string
+	for _, z := range t.Zones() {
+		if p.RoleOf(z.Locality()) != Excluded && !slices.Contains(regions, z.Region) {
+			regions = append(regions, z.Region)
+		}
+	}
+	if len(regions) < 2 {
+		return nil
+	}
+	return fmt.Errorf("policy %q: one_region: true, but the zones that are not excluded lie in %d regions (%s); exclude the zones of all but one, for instance with default_role: excluded and regions: {%s: {role: replica}}",
+		p.Name, len(regions), list(regions), regions[0])
+}
+
+// checkLeases refuses lease preferences for what is not there or never holds a lease.
+func (p *Policy) checkLeases(t topology.Topology) error {
+	for _, pref := range p.LeasePreferences {
+		found, serves := false, false
+		for _, z := range t.Zones() {
+			if matches(pref, z.Locality()) {
+				found = true
+				r := p.RoleOf(z.Locality())
+				serves = serves || r == Primary || r == Replica
+			}
+		}
+		switch {
+		case !found:
+			return fmt.Errorf("policy %q: lease preference %q matches no zone; the zones are %s", p.Name, pref, list(t.ZoneNames()))
+		case !serves:
+			return fmt.Errorf("policy %q: lease preference %q names only zones that never hold a lease; use a zone with the role primary or replica", p.Name, pref)
+		}
+	}
+	return nil
+}
+
+// matches reports whether a lease preference means a zone.
+func matches(pref string, at topology.Locality) bool {
+	if region, ok := strings.CutPrefix(pref, regionPrefix); ok {
+		return region == at.Region
+	}
+	return pref == at.Zone
 }
 
 // domain is what fails as a whole under a goal.
@@ -87,8 +173,8 @@ func (p *Policy) checkGoalIn(t topology.Topology) error {
 func (p *Policy) domains(t topology.Topology) []domain {
 	var out []domain
 	for _, z := range t.Zones() {
-		role := p.RoleOf(z.Name)
-		if !role.Votes() || len(z.Nodes) == 0 {
+		role, nodes := p.RoleOf(z.Locality()), p.usable(z)
+		if !role.Votes() || nodes == 0 {
 			continue
 		}
 		name := z.Name
@@ -101,9 +187,9 @@ func (p *Policy) domains(t topology.Topology) []domain {
 			out = append(out, domain{name: name})
 		}
 		if role == Witness {
-			out[i].witnesses += len(z.Nodes)
+			out[i].witnesses += nodes
 		} else {
-			out[i].nodes += len(z.Nodes)
+			out[i].nodes += nodes
 		}
 	}
 	return out
@@ -112,7 +198,7 @@ func (p *Policy) domains(t topology.Topology) []domain {
 func (p *Policy) votingZones(t topology.Topology) []string {
 	var out []string
 	for _, z := range t.Zones() {
-		if p.RoleOf(z.Name).Votes() {
+		if p.RoleOf(z.Locality()).Votes() {
 			out = append(out, z.Name)
 		}
 	}
@@ -123,7 +209,7 @@ func (p *Policy) votingZones(t topology.Topology) []string {
 func (p *Policy) silentZones(t topology.Topology) string {
 	var out []string
 	for _, z := range t.Zones() {
-		if r := p.RoleOf(z.Name); !r.Votes() {
+		if r := p.RoleOf(z.Locality()); !r.Votes() {
 			out = append(out, fmt.Sprintf("%s is %s", z.Name, r))
 		}
 	}

@@ -11,11 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/atolldb/atoll/topology"
+	"github.com/atolldb/atoll/topology/placement"
 )
 
-// TestScenarios runs testdata: `zones` sets the topology (region/zone:nodes …), `read` reads a
-// policy and prints it or its faults, `check` checks the last one against the topology, `built`
-// against what the node carries out.
+// TestScenarios runs testdata: `zones` sets the topology (region/zone:nodes:attribute …), `read`
+// reads a policy and prints it or its faults, `ready` takes one that ships and gives it roles
+// (zone=role …), `check` checks the last one against the topology, `built` against what the node
+// carries out, `foresee` prints what it survives and costs.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		if strings.Contains(path, "fuzz") {
@@ -42,7 +44,11 @@ func TestScenarios(t *testing.T) {
 				p = got
 				return p.Format()
 			case "ready":
-				got, err := Ready(strings.TrimSpace(d.Input))
+				f := strings.Fields(d.Input)
+				got, err := Ready(f[0])
+				if err == nil {
+					got, err = got.WithRoles(parseRoles(f[1:])...)
+				}
 				if err != nil {
 					return err.Error() + "\n"
 				}
@@ -52,6 +58,12 @@ func TestScenarios(t *testing.T) {
 				return verdict(p.Check(top))
 			case "built":
 				return verdict(p.CheckBuilt(top))
+			case "foresee":
+				out, err := p.Foresee(top)
+				if err != nil {
+					return err.Error() + "\n"
+				}
+				return out.text()
 			default:
 				t.Fatalf("unknown command %q", d.Cmd)
 				return ""
@@ -65,12 +77,17 @@ func parseZones(t *testing.T, s string) topology.Topology {
 	var zones []topology.Zone
 	for _, f := range strings.Fields(s) {
 		place, count, _ := strings.Cut(f, ":")
+		count, attribute, _ := strings.Cut(count, ":")
 		region, zone, _ := strings.Cut(place, "/")
 		n, err := strconv.Atoi(count)
 		require.NoError(t, err)
 		z := topology.Zone{Name: zone, Region: region}
 		for i := range n {
-			z.Nodes = append(z.Nodes, topology.Node{Name: fmt.Sprintf("%s-%d", zone, i), Locality: z.Locality()})
+			n := topology.Node{Name: fmt.Sprintf("%s-%d", zone, i), Locality: z.Locality()}
+			if attribute != "" {
+				n.Attributes = []string{attribute}
+			}
+			z.Nodes = append(z.Nodes, n)
 		}
 		zones = append(zones, z)
 	}
@@ -79,8 +96,37 @@ func parseZones(t *testing.T, s string) topology.Topology {
 	return top
 }
 
+func parseRoles(fields []string) (out []ZoneRole) {
+	for _, f := range fields {
+		zone, role, _ := strings.Cut(f, "=")
+		out = append(out, ZoneRole{Zone: zone, Role: Role(role)})
+	}
+	return out
+}
+
+// text prints an outlook.
+func (o Outlook) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "survives %d nodes, %d zones, %d regions\n", o.Survives.Nodes, o.Survives.Zones, o.Survives.Regions)
+	trips := func(t placement.Trips) string {
+		return fmt.Sprintf("%d in zone + %d cross-zone + %d cross-region", t.InZone, t.CrossZone, t.CrossRegion)
+	}
+	for _, z := range o.Zones {
+		fmt.Fprintf(&b, "%s: %s, %d voters, %d non-voters", z.Zone.Zone, z.Role, z.Voters, z.NonVoters)
+		if z.Lease {
+			b.WriteString(", leases")
+		}
+		if z.LocalReads {
+			b.WriteString(", local reads of the past")
+		}
+		fmt.Fprintf(&b, "; commit %s; read %s\n", trips(z.Commit), trips(z.Read))
+	}
+	return b.String()
+}
+
 func TestReadyPoliciesAreSound(t *testing.T) {
-	require.Equal(t, []string{"survive-node", "survive-region", "survive-two-zones", "survive-zone"}, Names())
+	require.Equal(t, []string{"follow-the-workload", "pinned-to-region", "primary-zone", "read-local", "survive-node", "survive-region",
+		"survive-two-zones", "survive-zone", "two-zones-and-a-witness"}, Names())
 	for _, name := range Names() {
 		p, err := Ready(name)
 		require.NoError(t, err)
@@ -111,14 +157,14 @@ func TestLimits(t *testing.T) {
 func TestWithRoles(t *testing.T) {
 	p, err := Read("p", []byte("name: a\nsurvive: zone\nzones: {b: {role: primary}}\n"))
 	require.NoError(t, err)
-	q, err := p.WithRoles(ZoneRole{"a", Witness}, ZoneRole{"b", Primary})
+	q, err := p.WithRoles(ZoneRole{Zone: "a", Role: Witness}, ZoneRole{Zone: "b", Role: Primary})
 	require.NoError(t, err)
-	require.Equal(t, []ZoneRole{{"a", Witness}, {"b", Primary}}, q.Zones)
+	require.Equal(t, []ZoneRole{{Zone: "a", Role: Witness}, {Zone: "b", Role: Primary}}, q.Zones)
 	require.Len(t, p.Zones, 1, "the first is left as it was")
-	require.Equal(t, Replica, q.RoleOf("c"))
-	_, err = p.WithRoles(ZoneRole{"b", Witness})
+	require.Equal(t, Replica, q.RoleOf(topology.Locality{Region: "r", Zone: "c"}))
+	_, err = p.WithRoles(ZoneRole{Zone: "b", Role: Witness})
 	require.ErrorContains(t, err, "name its role in one place")
-	_, err = p.WithRoles(ZoneRole{"c", "leader"})
+	_, err = p.WithRoles(ZoneRole{Zone: "c", Role: "leader"})
 	require.ErrorContains(t, err, `role "leader" is unknown`)
 }
 
@@ -135,12 +181,18 @@ func TestGoalAgainstBruteForce(t *testing.T) {
 					for n := range c%3 + 1 {
 						z.Nodes = append(z.Nodes, topology.Node{Name: fmt.Sprint(z.Name, n), Locality: z.Locality()})
 					}
-					p.Zones = append(p.Zones, ZoneRole{z.Name, roles[c/3%3]})
+					p.Zones = append(p.Zones, ZoneRole{Zone: z.Name, Role: roles[c/3%3]})
 					zones = append(zones, z)
 				}
 				top, err := topology.New(zones...)
 				require.NoError(t, err)
 				got, want := p.Check(top) == nil, bruteForce(p, top)
+				if got {
+					out, err := p.Foresee(top)
+					require.NoError(t, err, "what Check accepts can be seated")
+					kept := []int{out.Survives.Nodes, out.Survives.Zones, out.Survives.Regions}
+					require.Positive(t, kept[p.Survive.Tier()], "%s over %+v: %+v", p.Format(), zones, out)
+				}
 				if got != want {
 					t.Fatalf("%s over %+v: Check says %v, trying all says %v", p.Format(), zones, got, want)
 				}
@@ -158,7 +210,7 @@ func bruteForce(p *Policy, t topology.Topology) bool {
 	}
 	var all []voter
 	for _, z := range t.Zones() {
-		if r := p.RoleOf(z.Name); r.Votes() {
+		if r := p.RoleOf(z.Locality()); r.Votes() {
 			for _, n := range z.Nodes {
 				all = append(all, voter{z.Locality(), r != Witness, n.Name})
 			}
@@ -209,6 +261,7 @@ func bruteForce(p *Policy, t topology.Topology) bool {
 // FuzzRead: whatever is accepted is valid, and comes back from its own text.
 func FuzzRead(f *testing.F) {
 	f.Add("name: survive-zone\nsurvive: zone\nvoters: 3\nzones:\n  us-a: {role: primary}\nfollower_reads: true\nreturn_probation: 30s\n")
+	f.Add("name: a\nsurvive: region\nregions: {eu: {role: replica}}\ndefault_role: excluded\nattributes: [ssd, big]\nlease_preferences: [a, region=eu]\nneeds: [primary]\nnon_voters: every-zone\none_region: true\n")
 	f.Add("name: &a x\nsurvive: *a\n<<: *a\n---\nb")
 	f.Add("? {a: b}\n: [1, 2]\nname: !!binary aGk=\nvoters: 0x3\n")
 	f.Fuzz(func(t *testing.T, text string) {

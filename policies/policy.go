@@ -5,15 +5,21 @@
 //	survive: zone              # node | zone | region
 //	voters: 3
 //	zones:
-//	  us-a: {role: primary}
+//	  us-a: {role: primary, attributes: [ssd]}
 //	  us-b: {role: replica}
 //	  us-c: {role: witness}
+//	regions:
+//	  eu: {role: read-only}    # its zones, unless they are named themselves
+//	default_role: excluded     # of zones that neither names; replica if it is not given
+//	lease_preferences: [us-a, region=us]
 //	follower_reads: true
 //	return_probation: 30s
 //
 // Read takes such a file strictly and lists every fault with its line and column. Check refuses
 // a policy that a topology cannot satisfy, and CheckBuilt one that this version of the node
-// does not carry out yet. A zone that a policy does not name is a replica.
+// does not carry out yet. Bindings say which policy is in force for a database, table or index,
+// Compile makes the rules that the allocator works by, and Foresee says what a policy would
+// survive and cost.
 package policies
 
 import (
@@ -53,6 +59,9 @@ func Roles() []Role { return []Role{Primary, Replica, ReadOnly, Witness, Exclude
 // Goals returns every goal.
 func Goals() []Goal { return []Goal{SurviveNode, SurviveZone, SurviveRegion} }
 
+// Tier returns the failure domain that the goal lets fail.
+func (g Goal) Tier() topology.Tier { return topology.Tier(max(0, slices.Index(Goals(), g))) }
+
 // Votes reports whether replicas in a zone of this role count for quorum.
 func (r Role) Votes() bool { return r == Primary || r == Replica || r == Witness }
 
@@ -61,21 +70,56 @@ const (
 	DefaultVoters      = 3
 	MaxVoters          = 9
 	MaxReturnProbation = time.Hour
+	MaxAttributes      = 16 // that one policy asks for in one place
 )
 
 // ZoneRole is one zone's entry.
 type ZoneRole struct {
 	Zone string
 	Role Role
+	// Attributes are what a node of this zone needs, beside those that all zones ask for.
+	Attributes []string
 }
 
-// Policy is one placement policy. Zones are in the order of their names.
+// RegionRole is one region's entry: the role of its zones.
+type RegionRole struct {
+	Region string
+	Role   Role
+}
+
+// NonVoters says which zones have a copy that does not vote.
+type NonVoters string
+
+// InReadOnlyZones is the default. InEveryZone adds those zones that may hold data but have no
+// voter of a range: then each zone can answer reads by itself.
+const (
+	InReadOnlyZones NonVoters = "read-only-zones"
+	InEveryZone     NonVoters = "every-zone"
+)
+
+// Policy is one placement policy. Zones, Regions and attributes are in the order of their names.
 type Policy struct {
 	Name    string
 	Survive Goal
 	// Voters is the number of replicas of a range that vote; odd.
-	Voters int
-	Zones  []ZoneRole
+	Voters  int
+	Zones   []ZoneRole
+	Regions []RegionRole
+	// DefaultRole is what a zone is that neither Zones nor Regions names; empty means Replica.
+	DefaultRole Role
+	// Attributes are what every node needs that holds a replica, for instance "ssd".
+	Attributes []string
+	// LeasePreferences are zones, and regions written region=R, the best first. Zones with the
+	// role primary that are not among them come next.
+	LeasePreferences []string
+	// FollowWorkload moves leases to the zone that most requests come from.
+	FollowWorkload bool
+	// NonVoters may be empty: InReadOnlyZones.
+	NonVoters NonVoters
+	// OneRegion refuses zones with copies in more than one region.
+	OneRegion bool
+	// Needs are roles that some zone must have for the policy to make sense.
+	Needs []Role
 	// FollowerReads asks for a short lag of the other replicas, so that they answer reads.
 	FollowerReads bool
 	// ReturnProbation is how long a returned zone proves itself before leases go back; 0
@@ -83,14 +127,34 @@ type Policy struct {
 	ReturnProbation time.Duration
 }
 
-// RoleOf returns what a zone is for.
-func (p *Policy) RoleOf(zone string) Role {
+// RoleOf returns what a zone is for: its own entry, or its region's, or the default.
+func (p *Policy) RoleOf(at topology.Locality) Role {
 	for _, z := range p.Zones {
-		if z.Zone == zone {
+		if z.Zone == at.Zone {
 			return z.Role
 		}
 	}
+	for _, r := range p.Regions {
+		if r.Region == at.Region {
+			return r.Role
+		}
+	}
+	if p.DefaultRole != "" {
+		return p.DefaultRole
+	}
 	return Replica
+}
+
+// AttributesOf returns what a node of a zone needs, in order.
+func (p *Policy) AttributesOf(zone string) []string {
+	out := slices.Clone(p.Attributes)
+	for _, z := range p.Zones {
+		if z.Zone == zone {
+			out = append(out, z.Attributes...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // WithRoles returns the policy with further zones' roles. A zone that has another role already
@@ -122,11 +186,42 @@ func sortZones(z []ZoneRole) {
 func (p *Policy) Format() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "name: %s\nsurvive: %s\nvoters: %d\n", quoted(p.Name), p.Survive, p.Voters)
+	if p.DefaultRole != "" {
+		fmt.Fprintf(&b, "default_role: %s\n", p.DefaultRole)
+	}
+	if len(p.Regions) > 0 {
+		b.WriteString("regions:\n")
+		for _, r := range p.Regions {
+			fmt.Fprintf(&b, "  %s: {role: %s}\n", quoted(r.Region), r.Role)
+		}
+	}
 	if len(p.Zones) > 0 {
 		b.WriteString("zones:\n")
 		for _, z := range p.Zones {
-			fmt.Fprintf(&b, "  %s: {role: %s}\n", quoted(z.Zone), z.Role)
+			fmt.Fprintf(&b, "  %s: {role: %s", quoted(z.Zone), z.Role)
+			if len(z.Attributes) > 0 {
+				fmt.Fprintf(&b, ", attributes: %s", quotedList(z.Attributes))
+			}
+			b.WriteString("}\n")
 		}
+	}
+	if len(p.Attributes) > 0 {
+		fmt.Fprintf(&b, "attributes: %s\n", quotedList(p.Attributes))
+	}
+	if len(p.LeasePreferences) > 0 {
+		fmt.Fprintf(&b, "lease_preferences: %s\n", quotedList(p.LeasePreferences))
+	}
+	if p.FollowWorkload {
+		b.WriteString("follow_workload: true\n")
+	}
+	if p.NonVoters != "" {
+		fmt.Fprintf(&b, "non_voters: %s\n", p.NonVoters)
+	}
+	if p.OneRegion {
+		b.WriteString("one_region: true\n")
+	}
+	if len(p.Needs) > 0 {
+		fmt.Fprintf(&b, "needs: %s\n", quotedList(p.Needs))
 	}
 	if p.FollowerReads {
 		b.WriteString("follower_reads: true\n")
@@ -140,68 +235,10 @@ func (p *Policy) Format() string {
 // quoted keeps names like 1 or true strings. Names hold no character that needs an escape.
 func quoted(name string) string { return `"` + name + `"` }
 
-// Validate checks a policy by itself, without a topology, and lists every fault.
-func (p *Policy) Validate() error {
-	var faults []error
-	add := func(err error) {
-		if err != nil {
-			faults = append(faults, fmt.Errorf("policy %q: %w", p.Name, err))
-		}
+func quotedList[S ~string](names []S) string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = quoted(string(n))
 	}
-	add(checkName(p.Name))
-	add(checkGoal(p.Survive))
-	add(checkVoters(p.Voters))
-	add(checkProbation(p.ReturnProbation))
-	if len(p.Zones) > topology.MaxZones {
-		add(fmt.Errorf("%d zones; at most %d are possible", len(p.Zones), topology.MaxZones))
-	}
-	for i, z := range p.Zones {
-		add(topology.CheckName("zone", z.Zone))
-		add(checkRole(z.Role))
-		if i > 0 && p.Zones[i-1].Zone >= z.Zone {
-			add(fmt.Errorf("zone %q is given twice or out of order", z.Zone))
-		}
-	}
-	return join(faults)
-}
-
-func checkName(s string) error {
-	if err := topology.CheckName("policy", s); err != nil {
-		return err
-	}
-	return nil
-}
-
-func checkGoal(g Goal) error {
-	if slices.Contains(Goals(), g) {
-		return nil
-	}
-	return fmt.Errorf("survive: %q is unknown; use node, zone or region", string(g))
-}
-
-func checkRole(r Role) error {
-	if slices.Contains(Roles(), r) {
-		return nil
-	}
-	return fmt.Errorf("role %q is unknown; use primary, replica, read-only, witness or excluded", string(r))
-}
-
-func checkVoters(n int) error {
-	switch {
-	case n < 3:
-		return fmt.Errorf("voters is %d; surviving any failure takes 3 or more", n)
-	case n > MaxVoters:
-		return fmt.Errorf("voters is %d; at most %d are possible", n, MaxVoters)
-	case n%2 == 0:
-		return fmt.Errorf("voters is %d; an even number survives no more failures than %d: use %d or %d", n, n-1, n-1, n+1)
-	default:
-		return nil
-	}
-}
-
-func checkProbation(d time.Duration) error {
-	if d < 0 || d > MaxReturnProbation {
-		return fmt.Errorf("return_probation is %s; it must lie between 0s and %s", d, MaxReturnProbation)
-	}
-	return nil
+	return "[" + strings.Join(out, ", ") + "]"
 }

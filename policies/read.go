@@ -56,6 +56,7 @@ func Read(file string, text []byte) (*Policy, error) {
 		return nil, &SyntaxError{File: file, Faults: r.faults}
 	}
 	sortZones(r.p.Zones)
+	slices.SortFunc(r.p.Regions, func(a, b RegionRole) int { return strings.Compare(a.Region, b.Region) })
 	return r.p, nil
 }
 
@@ -89,7 +90,7 @@ func (r *reader) read(text []byte) {
 		r.notYAML(err)
 	}
 	root := doc.Content[0]
-	fields := r.mapping(root, "a policy", "name", "survive", "voters", "zones", "follower_reads", "return_probation")
+	fields := r.mapping(root, "a policy", fieldNames...)
 	if root.Kind != yaml.MappingNode {
 		return
 	}
@@ -115,8 +116,10 @@ func (r *reader) read(text []byte) {
 			r.check(n, checkVoters(int(v)))
 		}
 	}
-	if n := fields["follower_reads"]; r.scalar(n, "follower_reads", "!!bool", "true or false") {
-		r.p.FollowerReads = strings.EqualFold(n.Value, "true")
+	for key, at := range map[string]*bool{"follower_reads": &r.p.FollowerReads, "follow_workload": &r.p.FollowWorkload, "one_region": &r.p.OneRegion} {
+		if n := fields[key]; r.scalar(n, key, "!!bool", "true or false") {
+			*at = strings.EqualFold(n.Value, "true")
+		}
 	}
 	if n := fields["return_probation"]; r.scalar(n, "return_probation", "!!str", "a duration with a unit, like 30s") {
 		d, err := time.ParseDuration(n.Value)
@@ -127,8 +130,28 @@ func (r *reader) read(text []byte) {
 			r.check(n, checkProbation(d))
 		}
 	}
+	if n := fields["default_role"]; r.scalar(n, "default_role", "!!str", roleNames) {
+		r.p.DefaultRole = Role(n.Value)
+		r.check(n, checkRole(r.p.DefaultRole))
+	}
+	if n := fields["non_voters"]; r.scalar(n, "non_voters", "!!str", "read-only-zones or every-zone") {
+		r.p.NonVoters = NonVoters(n.Value)
+		r.check(n, checkNonVoters(r.p.NonVoters))
+	}
+	r.p.LeasePreferences = r.list(fields["lease_preferences"], "lease_preferences", checkPreference)
+	for _, role := range r.list(fields["needs"], "needs", func(s string) error { return checkRole(Role(s)) }) {
+		r.p.Needs = append(r.p.Needs, Role(role))
+	}
+	r.p.Attributes = r.attributes(fields["attributes"])
+	r.regions(fields["regions"])
 	r.zones(fields["zones"])
 }
+
+// fieldNames are the keys of a policy, in the order of Format.
+var fieldNames = []string{"name", "survive", "voters", "default_role", "regions", "zones", "attributes", "lease_preferences",
+	"follow_workload", "non_voters", "one_region", "needs", "follower_reads", "return_probation"}
+
+const roleNames = "primary, replica, read-only, witness or excluded"
 
 func (r *reader) notYAML(err error) {
 	line := 1
@@ -150,33 +173,83 @@ func (r *reader) check(n *yaml.Node, err error) {
 }
 
 func (r *reader) zones(n *yaml.Node) {
+	r.places(n, "zones", "zone", []string{"role", "attributes"}, func(zone string, role Role, fields map[string]*yaml.Node) {
+		r.p.Zones = append(r.p.Zones, ZoneRole{zone, role, r.attributes(fields["attributes"])})
+	})
+}
+
+func (r *reader) regions(n *yaml.Node) {
+	r.places(n, "regions", "region", []string{"role"}, func(region string, role Role, _ map[string]*yaml.Node) {
+		r.p.Regions = append(r.p.Regions, RegionRole{region, role})
+	})
+}
+
+// places reads a mapping from names to a role and more.
+func (r *reader) places(n *yaml.Node, key, what string, known []string, take func(name string, role Role, fields map[string]*yaml.Node)) {
 	if n == nil {
 		return
 	}
-	entries := r.mapping(n, "zones")
+	entries := r.mapping(n, key)
 	if len(entries) > topology.MaxZones {
-		r.fault(n, "zones has %d entries; at most %d are possible", len(entries), topology.MaxZones)
+		r.fault(n, "%s has %d entries; at most %d are possible", key, len(entries), topology.MaxZones)
 		return
 	}
-	for zone, v := range entries {
-		fields := r.mapping(v, "zone "+strconv.Quote(zone), "role")
+	for name, v := range entries {
+		fields := r.mapping(v, what+" "+strconv.Quote(name), known...)
 		if v.Kind != yaml.MappingNode {
 			continue
 		}
 		role := fields["role"]
 		if role == nil {
-			r.fault(v, "zone %q has no role; use primary, replica, read-only, witness or excluded", zone)
+			r.fault(v, "%s %q has no role; use %s", what, name, roleNames)
 			continue
 		}
-		if r.scalar(role, "role", "!!str", "primary, replica, read-only, witness or excluded") {
+		if r.scalar(role, "role", "!!str", roleNames) {
 			r.check(role, checkRole(Role(role.Value)))
-			r.p.Zones = append(r.p.Zones, ZoneRole{zone, Role(role.Value)})
+			take(name, Role(role.Value), fields)
 		}
 	}
 }
 
+// list reads a list of texts, each checked and none twice.
+func (r *reader) list(n *yaml.Node, key string, check func(string) error) []string {
+	if n == nil {
+		return nil
+	}
+	if n.Kind != yaml.SequenceNode {
+		r.fault(n, "%s must be a list, not %s", key, kind(n))
+		return nil
+	}
+	if len(n.Content) > topology.MaxZones {
+		r.fault(n, "%s has %d entries; at most %d are possible", key, len(n.Content), topology.MaxZones)
+		return nil
+	}
+	var out []string
+	for _, v := range n.Content {
+		if !r.scalar(v, "an entry of "+key, "!!str", "a text") {
+			continue
+		}
+		if slices.Contains(out, v.Value) {
+			r.fault(v, "%.80q is given twice in %s", v.Value, key)
+			continue
+		}
+		r.check(v, check(v.Value))
+		out = append(out, v.Value)
+	}
+	return out
+}
+
+func (r *reader) attributes(n *yaml.Node) []string {
+	out := r.list(n, "attributes", func(s string) error { return topology.CheckName("attribute", s) })
+	if len(out) > MaxAttributes {
+		r.fault(n, "attributes has %d entries; at most %d are possible", len(out), MaxAttributes)
+	}
+	slices.Sort(out)
+	return out
+}
+
 // mapping returns the values of a mapping by key. With no known keys, the keys are names of
-// zones.
+// zones or regions, and what is "zones" or "regions".
 func (r *reader) mapping(n *yaml.Node, what string, known ...string) map[string]*yaml.Node {
 	if n.Kind != yaml.MappingNode {
 		r.fault(n, "%s must be a mapping (key: value), not %s", what, kind(n))
@@ -199,7 +272,7 @@ func (r *reader) mapping(n *yaml.Node, what string, known ...string) map[string]
 		}
 		first[k.Value] = k.Line
 		if len(known) == 0 {
-			if err := topology.CheckName("zone", k.Value); err != nil {
+			if err := topology.CheckName(strings.TrimSuffix(what, "s"), k.Value); err != nil {
 				r.fault(k, "%s", err)
 				continue
 			}

@@ -77,6 +77,8 @@ type Node struct {
 	ID       int32
 	Name     string
 	Locality Locality
+	// Attributes say what the node is made of, for instance "ssd"; policies may ask for them.
+	Attributes []string
 }
 
 // Zone is what fails as a whole. Its name is unique in a topology, across regions.
@@ -136,6 +138,11 @@ func New(zones ...Zone) (Topology, error) {
 				add("%w", err)
 			} else if other, twice := names[n.Name]; twice {
 				add("node %q is in zone %q and in zone %q", n.Name, other, z.Name)
+			}
+			for _, a := range n.Attributes {
+				if err := CheckName("attribute", a); err != nil {
+					add("node %q: %w", n.Name, err)
+				}
 			}
 			names[n.Name] = z.Name
 			if n.ID < 0 {
@@ -226,12 +233,19 @@ func (t Topology) ZoneNames() []string {
 	return out
 }
 
+func article(what string) string {
+	if what == "attribute" {
+		return "an"
+	}
+	return "a"
+}
+
 // CheckName refuses what can't be the name of a region, zone or node. Names appear in label
 // values, flags and file names: letters, digits, '-', '_' and '.', beginning and ending with a
-// letter or digit. What is one of "region", "zone" and "node", for the message.
+// letter or digit. What is for the message: "region", "zone", "node", "attribute".
 func CheckName(what, name string) error {
 	if name == "" {
-		return fmt.Errorf("a %s has no name", what)
+		return fmt.Errorf("%s %s has no name", article(what), what)
 	}
 	if len(name) > MaxNameLength {
 		return fmt.Errorf("%s %q has %d characters; at most %d are possible", what, name[:20]+"…", len(name), MaxNameLength)

@@ -1,0 +1,294 @@
+package allocator
+
+import (
+	"fmt"
+
+	"github.com/atolldb/atoll/topology/placement"
+)
+
+// Decide returns the next change of one range.
+func (a *Allocator) Decide(r *Range) Decision {
+	var t turn
+	return t.decide(a, &a.now, r)
+}
+
+// ladder is described in the package's documentation.
+var ladder = []func(*turn) (Decision, bool){
+	(*turn).leaveLease, (*turn).excess, (*turn).shortage, (*turn).drop, (*turn).finish, (*turn).improve,
+	(*turn).nonVoters, (*turn).fullDisk, (*turn).preferLease, (*turn).balanceLease, (*turn).balanceReplicas,
+}
+
+func (t *turn) decide(a *Allocator, l *loads, r *Range) Decision {
+	if r.Rule < 0 || r.Rule >= len(a.rules) {
+		return Decision{Verdict: Stuck, Reason: fmt.Sprintf("range %d refers to rule %d of %d; compile the policies again", r.ID, r.Rule, len(a.rules))}
+	}
+	t.begin(a, l, r)
+	t.stuck = Decision{}
+	if d, done := t.standStill(); done {
+		return d
+	}
+	for _, step := range ladder {
+		if d, done := step(t); done {
+			return d
+		}
+	}
+	return t.stuck
+}
+
+// standStill: what can't be changed now.
+func (t *turn) standStill() (Decision, bool) {
+	switch {
+	case t.r.Busy:
+		return t.wait("a change is under way")
+	case t.alive < placement.Quorum(t.voters):
+		return Decision{Verdict: Stuck, Reason: t.say("%d of %d voters answer, fewer than the quorum of %d: nothing can be changed; bring one of their nodes back, or see atoll recover",
+			t.alive, t.voters, placement.Quorum(t.voters))}, true
+	case t.lease < 0 || !t.members[t.lease].reachable && !t.members[t.lease].Distrusted:
+		return t.wait("there is no leaseholder that answers")
+	}
+	return Decision{}, false
+}
+
+// leaveLease takes the lease from where it must not stay.
+func (t *turn) leaveLease() (Decision, bool) {
+	m := &t.members[t.lease]
+	if m.site < 0 {
+		return t.wait("the view does not know the leaseholder's node %d", m.Node)
+	}
+	s := &t.a.sites[m.site]
+	var reason string
+	priority := Leave
+	switch {
+	case m.Distrusted:
+		priority, reason = Repair, t.because(m)
+	case m.Type != Voter:
+		priority, reason = Repair, t.say("a %s does not serve", map[bool]string{true: "witness", false: "non-voter"}[m.Type.witness()])
+	case s.standing == draining:
+		reason = t.say("%s drains", t.name(m))
+	case s.standing == leaving:
+		reason = t.because(m)
+	default:
+		return Decision{}, false
+	}
+	to := t.leaseTarget(func(o *member) bool { return o != m })
+	if to == nil && priority == Repair {
+		to = t.anyVoter(m)
+	}
+	if to == nil {
+		t.isStuck("%s, and no other voter can take the lease now", reason)
+		return Decision{}, false
+	}
+	return t.transfer(to, priority, reason)
+}
+
+// anyVoter returns a voter that can serve for the time being, though its node drains.
+func (t *turn) anyVoter(without *member) *member {
+	for i := range t.members {
+		if o := &t.members[i]; o != without && o.Type == Voter && o.reachable && o.CaughtUp {
+			return o
+		}
+	}
+	return nil
+}
+
+// excess removes a voter where there are more than the rule wants. It comes before all that adds
+// one: an even number of voters survives no more failures than one fewer, and costs more.
+func (t *turn) excess() (Decision, bool) {
+	if t.voters <= t.rule.Voters {
+		return Decision{}, false
+	}
+	var out *member
+	for i := range t.members {
+		if m := &t.members[i]; m.Type.votes() && t.removable(m) && (out == nil || t.worse(m, out, nil)) {
+			out = m
+		}
+	}
+	if out != nil {
+		reason := t.say("%d voters are more than the %d that policy %q asks for", t.voters, t.rule.Voters, t.rule.Policy)
+		if out.why != fits {
+			reason = t.because(out)
+		}
+		return t.remove(out, Repair, reason)
+	}
+	if t.voters >= t.rule.Voters+2 {
+		return t.shrink()
+	}
+	t.isStuck("%d voters are more than the %d that policy %q asks for, but %d answer and have caught up, and with one fewer there would be no quorum of %d; bring a silent node back",
+		t.voters, t.rule.Voters, t.rule.Policy, t.ready, placement.Quorum(t.voters))
+	return Decision{}, false
+}
+
+// worse reports whether m should rather go than o, for x if it is not nil.
+func (t *turn) worse(m, o, x *member) bool {
+	if (m.why != fits) != (o.why != fits) {
+		return m.why != fits
+	}
+	if m.why != fits && m.why.priority() != o.why.priority() {
+		return m.why.priority() < o.why.priority()
+	}
+	if m.reachable != o.reachable {
+		return !m.reachable
+	}
+	var space [2 * maxVoters]placement.Seat
+	if c := t.grade(t.seats(space[:0], m)).Compare(t.grade(t.seats(space[maxVoters:maxVoters], o))); c != 0 {
+		return c < 0
+	}
+	if m.site < 0 || o.site < 0 {
+		return m.site < 0
+	}
+	if t.onFullDisk(m) != t.onFullDisk(o) {
+		return t.onFullDisk(m)
+	}
+	return t.relief(m, x) > t.relief(o, x)
+}
+
+// shrink removes two voters in a row where one alone would weaken the goal.
+func (t *turn) shrink() (Decision, bool) {
+	var first, second *member
+	var best placement.Score
+	var space [2 * maxVoters]placement.Seat
+	for i := range t.members {
+		for j := range t.members[:i] {
+			m, o := &t.members[i], &t.members[j]
+			if !m.Type.votes() || !o.Type.votes() || !t.quorumWithout(m) || t.worsens(nil, []*member{m, o}) {
+				continue
+			}
+			if s := t.grade(t.seats(space[:0], m, o)); first == nil || s.Compare(best) < 0 {
+				first, second, best = m, o, s
+			}
+		}
+	}
+	if first == nil {
+		t.isStuck("%d voters are more than the %d that policy %q asks for, but no two can go while %d answer and have caught up", t.voters, t.rule.Voters, t.rule.Policy, t.ready)
+		return Decision{}, false
+	}
+	return t.window(Shrink, first, second, Constraint, t.say("%d voters are more than the %d that policy %q asks for", t.voters, t.rule.Voters, t.rule.Policy))
+}
+
+// shortage finds a voter for one that is missing or can't stay.
+func (t *turn) shortage() (Decision, bool) {
+	bad := t.worstMisfit()
+	priority := Repair
+	reason := t.say("%d of %d voters", t.good, t.rule.Voters)
+	if bad != nil {
+		priority, reason = bad.why.priority(), t.because(bad)
+	}
+	if t.good >= t.size() {
+		if t.good < t.rule.Voters {
+			t.isStuck("%s; %s", reason, t.noPlace())
+		}
+		return Decision{}, false
+	}
+	var space [maxVoters + 4]placement.Seat
+	base := t.seats(space[:0])
+	c := t.find(search{base: base, within: t.grade(base).Over, fill: t.a.set.StopAt, limit: t.a.set.Limits.Receive, near: bad})
+	switch {
+	case c.member != nil:
+		return t.enterForShortage(c.member, base, priority, reason)
+	case c.site >= 0:
+		return t.add(c, priority, reason)
+	}
+	if bad == nil || bad.why != distrusted {
+		t.isStuck("%s; %s", reason, t.noPlace())
+	}
+	return Decision{}, false
+}
+
+// enterForShortage lets a copy vote, if it can without a window, or with one.
+func (t *turn) enterForShortage(x *member, base []placement.Seat, priority Priority, reason string) (Decision, bool) {
+	if !x.CaughtUp {
+		return t.wait("%s: the copy on %s is catching up", reason, t.name(x))
+	}
+	if !t.worsens([]*member{x}, nil) {
+		return t.act(Change{Kind: Promote, Node: x.Node, Priority: priority, Reason: reason})
+	}
+	var out *member
+	for i := range t.members {
+		v := &t.members[i]
+		if !v.Type.votes() || v.why == fits || t.worsens([]*member{x}, []*member{v}) {
+			continue
+		}
+		if !v.reachable && t.removable(v) {
+			return t.remove(v, priority, t.say("%s, and with its vote gone that of %s weakens nothing", t.because(v), t.name(x)))
+		}
+		if out == nil || t.domain(v.site, v.seat) == t.domain(x.site, x.seat) {
+			out = v
+		}
+	}
+	if out != nil {
+		return t.window(Replace, x, out, priority, reason)
+	}
+	if t.size()-t.good < 2 {
+		t.isStuck("%s: a vote of %s would weaken the range, and there is none that it replaces", reason, t.name(x))
+		return Decision{}, false
+	}
+	base = append(base, x.seat)
+	c := t.find(search{base: base, within: t.grade(base).Over, fill: t.a.set.StopAt, limit: t.a.set.Limits.Receive, not: x})
+	switch {
+	case c.member == nil && c.site >= 0:
+		return t.add(c, priority, reason)
+	case c.member == nil:
+		t.isStuck("%s: two more voters are needed at once; %s", reason, t.noPlace())
+		return Decision{}, false
+	case !c.member.CaughtUp:
+		return t.wait("%s: the copy on %s is catching up", reason, t.name(c.member))
+	}
+	return t.window(Grow, x, c.member, priority, reason)
+}
+
+// worstMisfit returns the voter that must be replaced first.
+func (t *turn) worstMisfit() *member {
+	var bad *member
+	for i := range t.members {
+		if m := &t.members[i]; m.Type.votes() && m.why != fits && (bad == nil || m.why.priority() < bad.why.priority()) {
+			bad = m
+		}
+	}
+	return bad
+}
+
+// drop removes voters that can't stay and need not, or can't, be replaced.
+func (t *turn) drop() (Decision, bool) {
+	for i := range t.members {
+		m := &t.members[i]
+		if !m.Type.votes() || m.why == fits || !t.removable(m) {
+			continue
+		}
+		switch {
+		case t.good >= t.size() && m.why != onLostNode:
+			return t.remove(m, m.why.priority(), t.because(m))
+		case m.why == distrusted && m.site >= 0 && t.a.sites[m.site].standing == usable && !t.waitsForCopy():
+			return t.remove(m, Repair, t.say("%s, and its node is the only place for a new one", t.because(m)))
+		case m.why == onLostNode && t.betterWithoutLost():
+			return t.remove(m, Repair, t.say("%s; %d voters that answer are safer without it", t.because(m), t.good))
+		}
+	}
+	if bad := t.worstMisfit(); bad != nil && t.stuck.Verdict != Stuck {
+		t.isStuck("%s, but it can't go now: %d of %d voters answer and have caught up", t.because(bad), t.ready, t.voters)
+	}
+	return Decision{}, false
+}
+
+// waitsForCopy reports whether a copy that could become a voter is there.
+func (t *turn) waitsForCopy() bool {
+	for i := range t.members {
+		if m := &t.members[i]; !m.Type.votes() && m.reachable && m.why == fits {
+			if z := t.zone(m); z != nil && z.Voter != placement.NoCopy {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// betterWithoutLost reports whether the range survives more once all lost voters are gone: two of
+// five that are lost make a quorum of three of the other three.
+func (t *turn) betterWithoutLost() bool {
+	var lost []*member
+	for i := range t.members {
+		if m := &t.members[i]; m.Type.votes() && m.why == onLostNode {
+			lost = append(lost, m)
+		}
+	}
+	return t.voters-len(lost) >= 3 && (t.voters-len(lost))%2 == 1 && t.margin(nil, lost) > t.margin(nil, nil)
+}
