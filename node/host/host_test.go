@@ -39,7 +39,7 @@ func freeAddr(t testing.TB) string {
 
 func open(ctx context.Context, t testing.TB, dir, addr, zone string, join []string) (*host.Node, error) {
 	return host.Open(ctx, host.Config{
-		Dir: dir, Listen: tcp(t, addr), Join: join, Small: true,
+		Dir: dir, Listen: tcp(t, addr), Join: join, Small: true, Version: "a test",
 		Self:  cluster.NodeInfo{Addr: addr, Region: "r", Zone: zone},
 		Clock: hlc.NewClock(time.Now, 250*time.Millisecond), Time: hlc.SystemTime(),
 		OnFatal: func(err error) { t.Errorf("node at %s: %v", addr, err) },
@@ -109,6 +109,15 @@ func TestThreeNodesOverTCP(t *testing.T) {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
+	statuses := nodes[0].Statuses(ctx)
+	require.Len(t, statuses, 3)
+	for _, n := range nodes {
+		got := statuses[n.Identity.Node]
+		require.Equal(t, "a test", got.Version)
+		require.Equal(t, n.Boot, got.Boot)
+		require.Positive(t, got.DiskFree)
+		require.WithinDuration(t, time.Now(), got.Started, testTimeout)
+	}
 	for i := range 30 {
 		require.NoError(t, put(ctx, nodes[i%3], fmt.Sprintf("k%d", i), fmt.Sprint(i)))
 	}

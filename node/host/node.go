@@ -42,6 +42,8 @@ type Config struct {
 	// Listen makes the transport once the store's local records can be read; a node
 	// resolves addresses in its directory and remembers boot counters there.
 	Listen func(resolve func(keys.NodeID) (string, bool), boots raftnet.BootRegistry) (Network, error)
+	// Version is the binary's, for people.
+	Version string
 	// Self describes the node: addresses and locality. ID and Version are filled in.
 	Self cluster.NodeInfo
 	Join []string
@@ -81,6 +83,9 @@ type Node struct {
 	Events    *events.Log
 	DB        *txn.DB
 
+	version string
+	started time.Time
+
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 	service *cluster.Service
@@ -96,7 +101,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{Clock: cfg.Clock}
+	n := &Node{Clock: cfg.Clock, version: cfg.Version, started: time.Now()}
 	defer func() {
 		if err != nil {
 			n.Close()
@@ -216,6 +221,7 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 		return err
 	}
 	n.Agent.OnLapse(n.Sender.NodeDown)
+	n.Net.Handle(raftnet.MethodNodeStatus, n.onStatus)
 	n.Net.Handle(raftnet.MethodKVBatch, func(ctx context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
 		return dist.Serve(ctx, n.Store, payload), nil
 	})

@@ -84,6 +84,8 @@ const (
 	MethodStatus        Method = 64
 	// MethodReplicaQuarantine tells a node that its replica must not vote (S18).
 	MethodReplicaQuarantine Method = 65
+	// MethodNodeStatus asks how a node is: version, start, disk (package host).
+	MethodNodeStatus Method = 66
 
 	// SQL: cancel requests, schema leases, sessions of other nodes.
 	MethodSQLCancel Method = 70

@@ -17,9 +17,7 @@ import (
 
 // clusterInfo answers the atoll.* views. It implements catalog.ClusterInfo.
 type clusterInfo struct {
-	n       *host.Node
-	version string
-	started time.Time
+	n *host.Node
 }
 
 // leaseLookups bounds how many ranges are asked for their leaseholder at a time, and
@@ -126,14 +124,15 @@ func (c *clusterInfo) Nodes(ctx context.Context) ([]catalog.NodeInfo, error) {
 			bytes[rep.Node] += r.Bytes
 		}
 	}
+	statuses := c.n.Statuses(ctx)
 	var out []catalog.NodeInfo
 	for _, d := range c.n.Directory.All() {
 		id := int32(d.ID)
 		info := catalog.NodeInfo{ID: id, Region: d.Region, Zone: d.Zone, Address: d.Addr, SQLAddr: d.SQLAddr, Live: c.live(d),
 			Replicas: replicas[id], Leases: leases[id], Bytes: bytes[id], Boot: int64(c.n.Agent.Boot(d.ID))}
 		info.Status = nodeStatus(d, info.Live)
-		if d.ID == c.n.Identity.Node {
-			info.Boot, info.Started, info.Version = int64(c.n.Boot), c.started, c.version
+		if s, ok := statuses[d.ID]; ok {
+			info.Boot, info.Started, info.Version, info.DiskFree = int64(s.Boot), s.Started, s.Version, max(s.DiskFree, 0)
 		}
 		out = append(out, info)
 	}

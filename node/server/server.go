@@ -173,6 +173,7 @@ func (s *Server) nodeConfig() host.Config {
 		Dir: c.StoreDir, CacheBytes: c.CacheBytes, Listen: s.listen, Join: c.Join,
 		Self:  cluster.NodeInfo{Addr: c.Advertise, SQLAddr: c.SQLAdvertise, HTTPAddr: c.HTTPAdvertise, Region: c.Region, Zone: c.Zone},
 		Clock: hlc.NewClock(time.Now, c.MaxOffset), Time: hlc.SystemTime(), Support: c.Support,
+		Version:    Version,
 		OldestRead: s.oldestRead, Pushdown: filters{},
 		Tune: func(sc *store.Config) {
 			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.DeadAfter = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.DeadAfter
@@ -214,7 +215,7 @@ func (s *Server) listen(resolve func(keys.NodeID) (string, bool), boots raftnet.
 
 // startSQL builds catalog, sessions and the SQL port over a node.
 func (s *Server) startSQL(n *host.Node) (*sqlLayer, error) {
-	l := &sqlLayer{info: &clusterInfo{n: n, version: Version, started: s.started}}
+	l := &sqlLayer{info: &clusterInfo{n: n}}
 	db := session.CatalogDB{DB: n.DB, Clock: n.Clock, Sender: n.Sender}
 	l.catalog = catalog.NewManager(catalog.Config{DB: db, Node: n.Identity.Node, Logger: s.cfg.Log, Registerer: s.reg,
 		OnPublish: func() { tellSchemaChange(n) }})

@@ -95,6 +95,7 @@ type NodeInfo struct {
 	Replicas, Leases int
 	Bytes            int64
 	Version          string
+	DiskFree         int64 // bytes; 0: unknown
 }
 
 // RangeInfo is a row of atoll.ranges.

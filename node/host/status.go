@@ -1,0 +1,141 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/raftnet"
+)
+
+// Status is how a node is, as it says itself.
+type Status struct {
+	Version string
+	Boot    uint64
+	Started time.Time
+	// DiskFree is the space left on the store's disk, in bytes; negative if the file system can't tell.
+	DiskFree int64
+	// ReserveBytes is the space below which the node refuses writes.
+	ReserveBytes int64
+}
+
+// statusVersion is the first byte of an encoded Status; the rest is in protobuf wire format, unknown
+// fields are skipped.
+const statusVersion = 1
+
+const (
+	statusFieldVersion protowire.Number = iota + 1
+	statusFieldBoot
+	statusFieldStarted // nanoseconds since 1970
+	statusFieldFree
+	statusFieldReserve
+)
+
+// ErrCorruptStatus marks bytes that are no status.
+var ErrCorruptStatus = errors.New("host: corrupt encoding of a node's status")
+
+const maxVersion = 100
+
+func (s *Status) encode() []byte {
+	b := []byte{statusVersion}
+	b = protowire.AppendString(protowire.AppendTag(b, statusFieldVersion, protowire.BytesType), s.Version[:min(len(s.Version), maxVersion)])
+	for f, v := range map[protowire.Number]uint64{statusFieldBoot: s.Boot, statusFieldStarted: uint64(s.Started.UnixNano()),
+		statusFieldFree: protowire.EncodeZigZag(s.DiskFree), statusFieldReserve: uint64(s.ReserveBytes)} {
+		b = protowire.AppendVarint(protowire.AppendTag(b, f, protowire.VarintType), v)
+	}
+	return b
+}
+
+func decodeStatus(b []byte) (s Status, err error) {
+	if len(b) == 0 || b[0] != statusVersion {
+		return s, fmt.Errorf("%w: version of %d bytes, want %d", ErrCorruptStatus, len(b), statusVersion)
+	}
+	for b = b[1:]; len(b) > 0; {
+		f, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return s, fmt.Errorf("%w: %w", ErrCorruptStatus, protowire.ParseError(n))
+		}
+		b = b[n:]
+		switch {
+		case f == statusFieldVersion && typ == protowire.BytesType:
+			s.Version, n = protowire.ConsumeString(b)
+		case f <= statusFieldReserve && typ == protowire.VarintType:
+			var v uint64
+			v, n = protowire.ConsumeVarint(b)
+			switch f {
+			case statusFieldBoot:
+				s.Boot = v
+			case statusFieldStarted:
+				s.Started = time.Unix(0, int64(v))
+			case statusFieldFree:
+				s.DiskFree = protowire.DecodeZigZag(v)
+			case statusFieldReserve:
+				s.ReserveBytes = int64(v)
+			}
+		default:
+			n = protowire.ConsumeFieldValue(f, typ, b)
+		}
+		if n < 0 {
+			return s, fmt.Errorf("%w: field %d: %w", ErrCorruptStatus, f, protowire.ParseError(n))
+		}
+		b = b[n:]
+	}
+	if len(s.Version) > maxVersion {
+		return s, fmt.Errorf("%w: a version of %d bytes, at most %d", ErrCorruptStatus, len(s.Version), maxVersion)
+	}
+	return s, nil
+}
+
+// status is this node's own.
+func (n *Node) status() Status {
+	s := Status{Version: n.version, Boot: n.Boot, Started: n.started, DiskFree: -1}
+	if free, err := n.Engines.State.FreeBytes(); err == nil && free < math.MaxInt64 {
+		s.DiskFree = free
+	}
+	if n.Store != nil {
+		s.ReserveBytes = n.Store.ReserveBytes()
+	}
+	return s
+}
+
+func (n *Node) onStatus(context.Context, keys.NodeID, []byte) ([]byte, error) {
+	s := n.status()
+	return s.encode(), nil
+}
+
+// statusWait bounds how long one node is waited for.
+const statusWait = time.Second
+
+// Statuses asks every live node how it is. One that does not answer in time, or has not learned to, is
+// missing.
+func (n *Node) Statuses(ctx context.Context) map[keys.NodeID]Status {
+	ctx, cancel := context.WithTimeout(ctx, statusWait)
+	defer cancel()
+	out := map[keys.NodeID]Status{n.Identity.Node: n.status()}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, id := range n.Directory.Nodes() {
+		if id == n.Identity.Node || !n.Agent.Live(id) {
+			continue
+		}
+		wg.Go(func() {
+			b, err := n.Net.Call(ctx, id, raftnet.Control, raftnet.MethodNodeStatus, nil)
+			if err != nil {
+				return
+			}
+			if s, err := decodeStatus(b); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				out[id] = s
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
