@@ -4,9 +4,8 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/wire"
 )
 
 // wireVersion is the first byte of every record and message of this package; the rest is in
@@ -60,14 +59,14 @@ type NodeInfo struct {
 }
 
 func (n *NodeInfo) append(b []byte) []byte {
-	b = appendUint(b, 1, uint64(n.ID))
-	b = appendUint(b, 2, uint64(n.Version))
-	b = appendString(b, 3, n.Addr)
-	b = appendString(b, 4, n.SQLAddr)
-	b = appendString(b, 5, n.HTTPAddr)
-	b = appendString(b, 6, n.Region)
-	b = appendString(b, 7, n.Zone)
-	return appendUint(b, 8, uint64(n.State))
+	b = wire.AppendUint(b, 1, uint64(n.ID))
+	b = wire.AppendUint(b, 2, uint64(n.Version))
+	b = wire.AppendString(b, 3, n.Addr)
+	b = wire.AppendString(b, 4, n.SQLAddr)
+	b = wire.AppendString(b, 5, n.HTTPAddr)
+	b = wire.AppendString(b, 6, n.Region)
+	b = wire.AppendString(b, 7, n.Zone)
+	return wire.AppendUint(b, 8, uint64(n.State))
 }
 
 // Encode returns the entry as the directory's system key holds it.
@@ -84,7 +83,7 @@ func DecodeNodeInfo(b []byte) (NodeInfo, error) {
 
 func nodeInfo(b []byte) (NodeInfo, error) {
 	var n NodeInfo
-	err := fields(b, func(num protowire.Number, v uint64, data []byte) error {
+	err := wire.Fields(b, ErrCorrupt, func(num wire.Number, v uint64, data []byte) error {
 		switch num {
 		case 1:
 			n.ID = keys.NodeID(v)
@@ -109,15 +108,15 @@ func nodeInfo(b []byte) (NodeInfo, error) {
 }
 
 func (id Identity) encode() []byte {
-	b := appendString([]byte{wireVersion}, 1, id.ClusterID)
-	return appendUint(b, 2, uint64(id.Node))
+	b := wire.AppendString([]byte{wireVersion}, 1, id.ClusterID)
+	return wire.AppendUint(b, 2, uint64(id.Node))
 }
 
 func decodeIdentity(b []byte) (Identity, error) {
 	var id Identity
 	b, err := body(b)
 	if err == nil {
-		err = fields(b, func(num protowire.Number, v uint64, data []byte) error {
+		err = wire.Fields(b, ErrCorrupt, func(num wire.Number, v uint64, data []byte) error {
 			switch num {
 			case 1:
 				id.ClusterID = string(data)
@@ -143,17 +142,17 @@ type Plan struct {
 }
 
 func (p *Plan) append(b []byte) []byte {
-	b = appendString(b, 1, p.ClusterID)
-	b = appendUint(b, 2, uint64(p.CreatedAt))
+	b = wire.AppendString(b, 1, p.ClusterID)
+	b = wire.AppendUint(b, 2, uint64(p.CreatedAt))
 	for i := range p.Members {
-		b = appendBytes(b, 3, p.Members[i].append(nil))
+		b = wire.AppendBytes(b, 3, p.Members[i].append(nil))
 	}
-	return appendString(b, 4, p.Verifier)
+	return wire.AppendString(b, 4, p.Verifier)
 }
 
 func decodePlan(b []byte) (Plan, error) {
 	var p Plan
-	err := fields(b, func(num protowire.Number, v uint64, data []byte) error {
+	err := wire.Fields(b, ErrCorrupt, func(num wire.Number, v uint64, data []byte) error {
 		switch num {
 		case 1:
 			p.ClusterID = string(data)
@@ -186,15 +185,15 @@ type proposal struct {
 }
 
 func (p *proposal) encode() []byte {
-	b := appendBytes([]byte{wireVersion}, 1, p.Plan.append(nil))
-	return appendUint(b, 2, uint64(p.Self))
+	b := wire.AppendBytes([]byte{wireVersion}, 1, p.Plan.append(nil))
+	return wire.AppendUint(b, 2, uint64(p.Self))
 }
 
 func decodeProposal(b []byte) (*proposal, error) {
 	p := &proposal{}
 	b, err := body(b)
 	if err == nil {
-		err = fields(b, func(num protowire.Number, v uint64, data []byte) (err error) {
+		err = wire.Fields(b, ErrCorrupt, func(num wire.Number, v uint64, data []byte) (err error) {
 			switch num {
 			case 1:
 				p.Plan, err = decodePlan(data)
@@ -220,12 +219,12 @@ type status struct {
 }
 
 func (s *status) encode() []byte {
-	b := appendBytes([]byte{wireVersion}, 1, s.Info.append(nil))
+	b := wire.AppendBytes([]byte{wireVersion}, 1, s.Info.append(nil))
 	if s.Identity != nil {
-		b = appendBytes(b, 2, s.Identity.encode())
+		b = wire.AppendBytes(b, 2, s.Identity.encode())
 	}
 	if s.Plan != nil {
-		b = appendBytes(b, 3, s.Plan.append(nil))
+		b = wire.AppendBytes(b, 3, s.Plan.append(nil))
 	}
 	return b
 }
@@ -234,7 +233,7 @@ func decodeStatus(b []byte) (*status, error) {
 	s := &status{}
 	b, err := body(b)
 	if err == nil {
-		err = fields(b, func(num protowire.Number, _ uint64, data []byte) (err error) {
+		err = wire.Fields(b, ErrCorrupt, func(num wire.Number, _ uint64, data []byte) (err error) {
 			switch num {
 			case 1:
 				s.Info, err = nodeInfo(data)
@@ -260,9 +259,9 @@ type admission struct {
 }
 
 func (a *admission) encode() []byte {
-	b := appendBytes([]byte{wireVersion}, 1, a.Identity.encode())
+	b := wire.AppendBytes([]byte{wireVersion}, 1, a.Identity.encode())
 	for i := range a.Directory {
-		b = appendBytes(b, 2, a.Directory[i].append(nil))
+		b = wire.AppendBytes(b, 2, a.Directory[i].append(nil))
 	}
 	return b
 }
@@ -271,7 +270,7 @@ func decodeAdmission(b []byte) (*admission, error) {
 	a := &admission{}
 	b, err := body(b)
 	if err == nil {
-		err = fields(b, func(num protowire.Number, _ uint64, data []byte) (err error) {
+		err = wire.Fields(b, ErrCorrupt, func(num wire.Number, _ uint64, data []byte) (err error) {
 			switch num {
 			case 1:
 				a.Identity, err = decodeIdentity(data)
@@ -293,7 +292,7 @@ func decodeAdmission(b []byte) (*admission, error) {
 func encodeInfos(infos []NodeInfo) []byte {
 	b := []byte{wireVersion}
 	for i := range infos {
-		b = appendBytes(b, 1, infos[i].append(nil))
+		b = wire.AppendBytes(b, 1, infos[i].append(nil))
 	}
 	return b
 }
@@ -302,7 +301,7 @@ func decodeInfos(b []byte) (infos []NodeInfo, err error) {
 	if b, err = body(b); err != nil {
 		return nil, err
 	}
-	err = fields(b, func(num protowire.Number, _ uint64, data []byte) error {
+	err = wire.Fields(b, ErrCorrupt, func(num wire.Number, _ uint64, data []byte) error {
 		if num != 1 {
 			return nil
 		}
@@ -316,60 +315,5 @@ func decodeInfos(b []byte) (infos []NodeInfo, err error) {
 	return infos, err
 }
 
-func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v)
-}
-
-func appendString(b []byte, num protowire.Number, v string) []byte {
-	if v == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), v)
-}
-
-func appendUint(b []byte, num protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-}
-
 // body strips the version.
-func body(b []byte) ([]byte, error) {
-	if len(b) == 0 || b[0] != wireVersion {
-		return nil, fmt.Errorf("%w: %x... has not version %d; a newer binary wrote it, or it is damaged", ErrCorrupt, b[:min(len(b), 4)], wireVersion)
-	}
-	return b[1:], nil
-}
-
-// fields calls fn for every varint (v) and length-delimited (data) field.
-func fields(b []byte, fn func(num protowire.Number, v uint64, data []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", ErrCorrupt, protowire.ParseError(n))
-		}
-		b = b[n:]
-		var v uint64
-		var data []byte
-		switch typ {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			data, n = protowire.ConsumeBytes(b)
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if n < 0 {
-			return fmt.Errorf("%w: %w", ErrCorrupt, protowire.ParseError(n))
-		}
-		b = b[n:]
-		if typ != protowire.VarintType && typ != protowire.BytesType {
-			continue
-		}
-		if err := fn(num, v, data); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func body(b []byte) ([]byte, error) { return wire.Body(b, wireVersion, ErrCorrupt) }

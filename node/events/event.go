@@ -12,9 +12,8 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/wire"
 )
 
 // Kind is what an event is about.
@@ -48,7 +47,7 @@ const maxText = 400
 const version = 1
 
 const (
-	fieldKind protowire.Number = iota + 1
+	fieldKind wire.Number = iota + 1
 	fieldRange
 	fieldOther
 	fieldWhat
@@ -57,23 +56,12 @@ const (
 
 // Encode returns the event without Node and At, which its key has.
 func (e *Event) Encode() []byte {
-	b := []byte{version}
-	text := func(f protowire.Number, s string) {
-		if s != "" {
-			b = protowire.AppendString(protowire.AppendTag(b, f, protowire.BytesType), s[:min(len(s), maxText)])
-		}
-	}
-	number := func(f protowire.Number, v uint64) {
-		if v != 0 {
-			b = protowire.AppendVarint(protowire.AppendTag(b, f, protowire.VarintType), v)
-		}
-	}
-	text(fieldKind, string(e.Kind))
-	number(fieldRange, uint64(e.RangeID))
-	number(fieldOther, uint64(e.Other))
-	text(fieldWhat, e.What)
-	text(fieldCause, e.Cause)
-	return b
+	text := func(s string) string { return s[:min(len(s), maxText)] }
+	b := wire.AppendString([]byte{version}, fieldKind, text(string(e.Kind)))
+	b = wire.AppendUint(b, fieldRange, uint64(e.RangeID))
+	b = wire.AppendUint(b, fieldOther, uint64(e.Other))
+	b = wire.AppendString(b, fieldWhat, text(e.What))
+	return wire.AppendString(b, fieldCause, text(e.Cause))
 }
 
 // ErrCorrupt marks bytes that are no event.
@@ -85,44 +73,24 @@ func Decode(key keys.Key, b []byte) (Event, error) {
 	if err != nil {
 		return e, err
 	}
-	if len(b) == 0 || b[0] != version {
-		return e, fmt.Errorf("%w: version of %d bytes, want %d", ErrCorrupt, len(b), version)
+	if b, err = wire.Body(b, version, ErrCorrupt); err != nil {
+		return e, err
 	}
-	for b = b[1:]; len(b) > 0; {
-		f, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return e, fmt.Errorf("%w: %w", ErrCorrupt, protowire.ParseError(n))
+	return e, wire.Fields(b, ErrCorrupt, func(n wire.Number, v uint64, data []byte) error {
+		switch n {
+		case fieldKind:
+			e.Kind = Kind(data)
+		case fieldRange:
+			e.RangeID = keys.RangeID(v)
+		case fieldOther:
+			e.Other = keys.NodeID(v)
+		case fieldWhat:
+			e.What = string(data)
+		case fieldCause:
+			e.Cause = string(data)
 		}
-		b = b[n:]
-		switch {
-		case typ == protowire.BytesType && (f == fieldKind || f == fieldWhat || f == fieldCause):
-			s, m := protowire.ConsumeString(b)
-			if n = m; n >= 0 {
-				switch f {
-				case fieldKind:
-					e.Kind = Kind(s)
-				case fieldWhat:
-					e.What = s
-				case fieldCause:
-					e.Cause = s
-				}
-			}
-		case typ == protowire.VarintType && (f == fieldRange || f == fieldOther):
-			v, m := protowire.ConsumeVarint(b)
-			if n = m; f == fieldRange {
-				e.RangeID = keys.RangeID(v)
-			} else {
-				e.Other = keys.NodeID(v)
-			}
-		default:
-			n = protowire.ConsumeFieldValue(f, typ, b)
-		}
-		if n < 0 {
-			return e, fmt.Errorf("%w: field %d: %w", ErrCorrupt, f, protowire.ParseError(n))
-		}
-		b = b[n:]
-	}
-	return e, nil
+		return nil
+	})
 }
 
 // keyOf is event/<node, 4 bytes><nanoseconds, 8 bytes>: a node's events lie together, oldest first.

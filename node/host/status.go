@@ -12,6 +12,7 @@ import (
 
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/node/wire"
 )
 
 // Status is how a node is, as it says itself.
@@ -30,7 +31,7 @@ type Status struct {
 const statusVersion = 1
 
 const (
-	statusFieldVersion protowire.Number = iota + 1
+	statusFieldVersion wire.Number = iota + 1
 	statusFieldBoot
 	statusFieldStarted // nanoseconds since 1970
 	statusFieldFree
@@ -43,48 +44,34 @@ var ErrCorruptStatus = errors.New("host: corrupt encoding of a node's status")
 const maxVersion = 100
 
 func (s *Status) encode() []byte {
-	b := []byte{statusVersion}
-	b = protowire.AppendString(protowire.AppendTag(b, statusFieldVersion, protowire.BytesType), s.Version[:min(len(s.Version), maxVersion)])
-	for f, v := range map[protowire.Number]uint64{statusFieldBoot: s.Boot, statusFieldStarted: uint64(s.Started.UnixNano()),
-		statusFieldFree: protowire.EncodeZigZag(s.DiskFree), statusFieldReserve: uint64(s.ReserveBytes)} {
-		b = protowire.AppendVarint(protowire.AppendTag(b, f, protowire.VarintType), v)
-	}
-	return b
+	b := wire.AppendString([]byte{statusVersion}, statusFieldVersion, s.Version[:min(len(s.Version), maxVersion)])
+	b = wire.AppendUint(b, statusFieldBoot, s.Boot)
+	b = wire.AppendUint(b, statusFieldStarted, uint64(s.Started.UnixNano()))
+	b = wire.AppendUint(b, statusFieldFree, protowire.EncodeZigZag(s.DiskFree))
+	return wire.AppendUint(b, statusFieldReserve, uint64(s.ReserveBytes))
 }
 
 func decodeStatus(b []byte) (s Status, err error) {
-	if len(b) == 0 || b[0] != statusVersion {
-		return s, fmt.Errorf("%w: version of %d bytes, want %d", ErrCorruptStatus, len(b), statusVersion)
+	if b, err = wire.Body(b, statusVersion, ErrCorruptStatus); err != nil {
+		return s, err
 	}
-	for b = b[1:]; len(b) > 0; {
-		f, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return s, fmt.Errorf("%w: %w", ErrCorruptStatus, protowire.ParseError(n))
+	err = wire.Fields(b, ErrCorruptStatus, func(n wire.Number, v uint64, data []byte) error {
+		switch n {
+		case statusFieldVersion:
+			s.Version = string(data)
+		case statusFieldBoot:
+			s.Boot = v
+		case statusFieldStarted:
+			s.Started = time.Unix(0, int64(v))
+		case statusFieldFree:
+			s.DiskFree = protowire.DecodeZigZag(v)
+		case statusFieldReserve:
+			s.ReserveBytes = int64(v)
 		}
-		b = b[n:]
-		switch {
-		case f == statusFieldVersion && typ == protowire.BytesType:
-			s.Version, n = protowire.ConsumeString(b)
-		case f <= statusFieldReserve && typ == protowire.VarintType:
-			var v uint64
-			v, n = protowire.ConsumeVarint(b)
-			switch f {
-			case statusFieldBoot:
-				s.Boot = v
-			case statusFieldStarted:
-				s.Started = time.Unix(0, int64(v))
-			case statusFieldFree:
-				s.DiskFree = protowire.DecodeZigZag(v)
-			case statusFieldReserve:
-				s.ReserveBytes = int64(v)
-			}
-		default:
-			n = protowire.ConsumeFieldValue(f, typ, b)
-		}
-		if n < 0 {
-			return s, fmt.Errorf("%w: field %d: %w", ErrCorruptStatus, f, protowire.ParseError(n))
-		}
-		b = b[n:]
+		return nil
+	})
+	if err != nil {
+		return s, err
 	}
 	if len(s.Version) > maxVersion {
 		return s, fmt.Errorf("%w: a version of %d bytes, at most %d", ErrCorruptStatus, len(s.Version), maxVersion)

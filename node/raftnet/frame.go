@@ -3,13 +3,13 @@ package raftnet
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/wire"
 )
 
 // Wire format of a stream, after the handshake (all integers little endian):
@@ -139,16 +139,8 @@ const (
 var handshakeMagic = [4]byte{'A', 'T', 'O', 'L'}
 
 func appendHello(b []byte, h *hello) []byte {
-	u := func(n protowire.Number, v uint64) {
-		if v != 0 {
-			b = protowire.AppendVarint(protowire.AppendTag(b, n, protowire.VarintType), v)
-		}
-	}
-	s := func(n protowire.Number, v string) {
-		if v != "" {
-			b = protowire.AppendString(protowire.AppendTag(b, n, protowire.BytesType), v)
-		}
-	}
+	u := func(n wire.Number, v uint64) { b = wire.AppendUint(b, n, v) }
+	s := func(n wire.Number, v string) { b = wire.AppendString(b, n, v) }
 	u(1, h.minProto)
 	u(2, h.maxProto)
 	s(3, h.id.ClusterID)
@@ -168,7 +160,7 @@ func appendHello(b []byte, h *hello) []byte {
 
 func decodeHello(b []byte) (hello, error) {
 	var h hello
-	err := eachField(b, func(n protowire.Number, v uint64, s []byte) error {
+	err := eachField(b, func(n wire.Number, v uint64, s []byte) error {
 		switch n {
 		case 1:
 			h.minProto = v
@@ -202,37 +194,11 @@ func decodeHello(b []byte) (hello, error) {
 
 // eachField calls f for every varint and bytes field of a protobuf message; fields of
 // other types are skipped.
-func eachField(b []byte, f func(n protowire.Number, v uint64, s []byte) error) error {
-	for len(b) > 0 {
-		n, typ, k := protowire.ConsumeTag(b)
-		if k < 0 {
-			return fmt.Errorf("raftnet: message is damaged: %w", protowire.ParseError(k))
-		}
-		b = b[k:]
-		var v uint64
-		var s []byte
-		switch typ {
-		case protowire.VarintType:
-			v, k = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			s, k = protowire.ConsumeBytes(b)
-		default:
-			k = protowire.ConsumeFieldValue(n, typ, b)
-			n = 0
-		}
-		if k < 0 {
-			return fmt.Errorf("raftnet: field %d is damaged: %w", n, protowire.ParseError(k))
-		}
-		b = b[k:]
-		if n == 0 {
-			continue
-		}
-		if err := f(n, v, s); err != nil {
-			return err
-		}
-	}
-	return nil
+func eachField(b []byte, f func(n wire.Number, v uint64, s []byte) error) error {
+	return wire.Fields(b, errDamaged, f)
 }
+
+var errDamaged = errors.New("raftnet: message is damaged")
 
 // writeHello sends magic, handshake version, length, CRC and body.
 func writeHello(w io.Writer, h *hello) error {

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/wire"
 )
 
 // Raft messages travel in protobuf wire format, so that unknown fields of a later
@@ -25,21 +26,19 @@ type envelope struct {
 
 type wireBuf struct{ b []byte }
 
-func (w *wireBuf) u(n protowire.Number, v uint64) {
-	if v != 0 {
-		w.b = protowire.AppendVarint(protowire.AppendTag(w.b, n, protowire.VarintType), v)
-	}
+func (w *wireBuf) u(n wire.Number, v uint64) {
+	w.b = wire.AppendUint(w.b, n, v)
 }
 
-func (w *wireBuf) flag(n protowire.Number, v bool) {
+func (w *wireBuf) flag(n wire.Number, v bool) {
 	if v {
 		w.u(n, 1)
 	}
 }
 
-func (w *wireBuf) bytes(n protowire.Number, v []byte) {
+func (w *wireBuf) bytes(n wire.Number, v []byte) {
 	if len(v) > 0 {
-		w.b = protowire.AppendBytes(protowire.AppendTag(w.b, n, protowire.BytesType), v)
+		w.b = wire.AppendBytes(w.b, n, v)
 	}
 }
 
@@ -51,7 +50,7 @@ func (w *wireBuf) envelope(e *envelope) {
 }
 
 // field takes a field of the envelope; it reports whether n was one.
-func (e *envelope) field(n protowire.Number, v uint64) bool {
+func (e *envelope) field(n wire.Number, v uint64) bool {
 	switch n {
 	case 1:
 		e.rangeID = keys.RangeID(v)
@@ -114,7 +113,7 @@ func (w *wireBuf) log(l *raft.Log) {
 
 // decodeLog fills l; Data and Extensions alias b.
 func decodeLog(b []byte, l *raft.Log) error {
-	return eachField(b, func(n protowire.Number, v uint64, s []byte) error {
+	return eachField(b, func(n wire.Number, v uint64, s []byte) error {
 		switch n {
 		case 1:
 			l.Index = v
@@ -167,7 +166,7 @@ func (r *appendRequest) size() int {
 
 // decode fills r; the entries alias b.
 func (r *appendRequest) decode(b []byte) error {
-	return eachField(b, func(n protowire.Number, v uint64, s []byte) error {
+	return eachField(b, func(n wire.Number, v uint64, s []byte) error {
 		if r.envelope.field(n, v) {
 			return nil
 		}
@@ -213,7 +212,7 @@ func (r *appendResponse) encode(b []byte) []byte {
 }
 
 func (r *appendResponse) decode(b []byte) error {
-	return eachField(b, func(n protowire.Number, v uint64, _ []byte) error {
+	return eachField(b, func(n wire.Number, v uint64, _ []byte) error {
 		switch n {
 		case 1:
 			r.Term = v
@@ -262,7 +261,7 @@ func (r *voteRequest) encode(b []byte) []byte {
 }
 
 func (r *voteRequest) decode(b []byte) error {
-	return eachField(b, func(n protowire.Number, v uint64, _ []byte) error {
+	return eachField(b, func(n wire.Number, v uint64, _ []byte) error {
 		if r.envelope.field(n, v) {
 			return nil
 		}
@@ -299,7 +298,7 @@ func (r *voteResponse) encode(b []byte) []byte {
 }
 
 func (r *voteResponse) decode(b []byte) error {
-	return eachField(b, func(n protowire.Number, v uint64, _ []byte) error {
+	return eachField(b, func(n wire.Number, v uint64, _ []byte) error {
 		switch n {
 		case 1:
 			r.term = v
@@ -332,7 +331,7 @@ func (r *timeoutNowRequest) encode(b []byte) []byte {
 }
 
 func (r *timeoutNowRequest) decode(b []byte) error {
-	return eachField(b, func(n protowire.Number, v uint64, text []byte) error {
+	return eachField(b, func(n wire.Number, v uint64, text []byte) error {
 		if r.envelope.field(n, v) {
 			return nil
 		}
@@ -369,7 +368,7 @@ func (r *installRequest) encode(b []byte) []byte {
 }
 
 func (r *installRequest) decode(b []byte) error {
-	return eachField(b, func(n protowire.Number, v uint64, s []byte) error {
+	return eachField(b, func(n wire.Number, v uint64, s []byte) error {
 		if r.envelope.field(n, v) {
 			return nil
 		}
@@ -416,7 +415,7 @@ func encodeList(items [][]byte) []byte {
 
 func decodeList(b []byte) ([][]byte, error) {
 	var out [][]byte
-	err := eachField(b, func(n protowire.Number, _ uint64, s []byte) error {
+	err := eachField(b, func(n wire.Number, _ uint64, s []byte) error {
 		if n != 1 {
 			return nil
 		}

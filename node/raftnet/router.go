@@ -10,9 +10,9 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/wire"
 )
 
 // Planted is a set of bugs that the simulator plants to prove that its checkers find
@@ -365,7 +365,7 @@ func encodeRelease(e envelope, term uint64, ask bool) []byte {
 }
 
 func decodeRelease(b []byte) (e envelope, term uint64, ask bool, err error) {
-	err = eachField(b, func(n protowire.Number, v uint64, _ []byte) error {
+	err = eachField(b, func(n wire.Number, v uint64, _ []byte) error {
 		switch {
 		case e.field(n, v):
 		case n == 5:
@@ -417,7 +417,7 @@ func (r *Router) askRelease(t *RangeTransport) {
 		out, err := r.cfg.Network.Call(ctx, f.holder, Control, MethodRaftRelease, encodeRelease(envelope{rangeID: t.cfg.Range}, f.term, true))
 		released := false
 		if err == nil {
-			err = eachField(out, func(n protowire.Number, v uint64, _ []byte) error {
+			err = eachField(out, func(n wire.Number, v uint64, _ []byte) error {
 				released = released || n == 1 && v != 0
 				return nil
 			})

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"hash/crc32"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/hashicorp/raft"
 
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/replica/raftcmd"
+	"github.com/atolldb/atoll/node/wire"
 )
 
 // Messages of a snapshot transfer. Each is a version byte and fields in protobuf wire
@@ -62,18 +61,18 @@ type endMsg struct {
 }
 
 func (m *beginMsg) encode() []byte {
-	b := appendBytes([]byte{wireVersion}, 1, m.id[:])
-	b = appendUint(b, 2, uint64(m.rangeID))
-	b = appendBytes(b, 3, []byte(m.to))
-	b = appendUint(b, 4, m.raftTerm)
-	b = appendUint(b, 5, m.pos.Index)
-	b = appendUint(b, 6, m.pos.Term)
-	return appendBytes(b, 7, raftcmd.EncodeDescriptor(&m.desc))
+	b := wire.AppendBytes([]byte{wireVersion}, 1, m.id[:])
+	b = wire.AppendUint(b, 2, uint64(m.rangeID))
+	b = wire.AppendBytes(b, 3, []byte(m.to))
+	b = wire.AppendUint(b, 4, m.raftTerm)
+	b = wire.AppendUint(b, 5, m.pos.Index)
+	b = wire.AppendUint(b, 6, m.pos.Term)
+	return wire.AppendBytes(b, 7, raftcmd.EncodeDescriptor(&m.desc))
 }
 
 func decodeBegin(b []byte) (*beginMsg, error) {
 	m := &beginMsg{}
-	err := fields(b, func(num protowire.Number, v uint64, data []byte) error {
+	err := fields(b, func(num wire.Number, v uint64, data []byte) error {
 		switch num {
 		case 1:
 			return copyID(&m.id, data)
@@ -103,14 +102,14 @@ func decodeBegin(b []byte) (*beginMsg, error) {
 }
 
 func (m *reply) encode() []byte {
-	b := appendUint([]byte{wireVersion}, 1, m.term)
-	b = appendUint(b, 2, flag(m.success))
-	return appendUint(b, 3, flag(m.send))
+	b := wire.AppendUint([]byte{wireVersion}, 1, m.term)
+	b = wire.AppendUint(b, 2, flag(m.success))
+	return wire.AppendUint(b, 3, flag(m.send))
 }
 
 func decodeReply(b []byte) (*reply, error) {
 	m := &reply{}
-	return m, fields(b, func(num protowire.Number, v uint64, _ []byte) error {
+	return m, fields(b, func(num wire.Number, v uint64, _ []byte) error {
 		switch num {
 		case 1:
 			m.term = v
@@ -126,16 +125,16 @@ func decodeReply(b []byte) (*reply, error) {
 func (m *chunkMsg) encode() []byte {
 	b := make([]byte, 1, len(m.data)+64)
 	b[0] = wireVersion
-	b = appendBytes(b, 1, m.id[:])
-	b = appendUint(b, 2, m.seq)
-	b = appendUint(b, 3, uint64(m.crc))
-	return appendBytes(b, 4, m.data)
+	b = wire.AppendBytes(b, 1, m.id[:])
+	b = wire.AppendUint(b, 2, m.seq)
+	b = wire.AppendUint(b, 3, uint64(m.crc))
+	return wire.AppendBytes(b, 4, m.data)
 }
 
 // decodeChunk keeps b. It verifies the checksum.
 func decodeChunk(b []byte) (*chunkMsg, error) {
 	m := &chunkMsg{}
-	err := fields(b, func(num protowire.Number, v uint64, data []byte) error {
+	err := fields(b, func(num wire.Number, v uint64, data []byte) error {
 		switch num {
 		case 1:
 			return copyID(&m.id, data)
@@ -156,15 +155,15 @@ func decodeChunk(b []byte) (*chunkMsg, error) {
 }
 
 func (m *endMsg) encode() []byte {
-	b := appendBytes([]byte{wireVersion}, 1, m.id[:])
-	b = appendUint(b, 2, m.chunks)
-	b = appendUint(b, 3, m.pairs)
-	return appendUint(b, 4, uint64(m.crc))
+	b := wire.AppendBytes([]byte{wireVersion}, 1, m.id[:])
+	b = wire.AppendUint(b, 2, m.chunks)
+	b = wire.AppendUint(b, 3, m.pairs)
+	return wire.AppendUint(b, 4, uint64(m.crc))
 }
 
 func decodeEnd(b []byte) (*endMsg, error) {
 	m := &endMsg{}
-	return m, fields(b, func(num protowire.Number, v uint64, data []byte) error {
+	return m, fields(b, func(num wire.Number, v uint64, data []byte) error {
 		switch num {
 		case 1:
 			return copyID(&m.id, data)
@@ -227,46 +226,12 @@ func copyID(to *snapshotID, b []byte) error {
 	return nil
 }
 
-func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v)
-}
-
-func appendUint(b []byte, num protowire.Number, v uint64) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-}
-
 // fields calls fn for every varint (v) and length-delimited (data) field behind the
 // version byte.
-func fields(b []byte, fn func(num protowire.Number, v uint64, data []byte) error) error {
-	if len(b) == 0 || b[0] != wireVersion {
-		return fmt.Errorf("%w: message %x... has not version %d", ErrCorrupt, b[:min(len(b), 4)], wireVersion)
+func fields(b []byte, f func(n wire.Number, v uint64, data []byte) error) error {
+	b, err := wire.Body(b, wireVersion, ErrCorrupt)
+	if err != nil {
+		return err
 	}
-	for b = b[1:]; len(b) > 0; {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", ErrCorrupt, protowire.ParseError(n))
-		}
-		b = b[n:]
-		var v uint64
-		var data []byte
-		switch typ {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			data, n = protowire.ConsumeBytes(b)
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if n < 0 {
-			return fmt.Errorf("%w: %w", ErrCorrupt, protowire.ParseError(n))
-		}
-		b = b[n:]
-		if typ != protowire.VarintType && typ != protowire.BytesType {
-			continue
-		}
-		if err := fn(num, v, data); err != nil {
-			return err
-		}
-	}
-	return nil
+	return wire.Fields(b, ErrCorrupt, f)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/wire"
 )
 
 // Version is the version of the entry format; it is the first byte of every entry.
@@ -114,31 +115,31 @@ func (c *Command) Encode() []byte {
 // Append appends the command's encoding to b.
 func (c *Command) Append(b []byte) []byte {
 	if c.ID != (ID{}) {
-		b = appendBytes(b, fieldID, c.ID[:])
+		b = wire.AppendBytes(b, fieldID, c.ID[:])
 	}
-	b = appendVarint(b, fieldBirth, uint64(c.Birth))
-	b = appendVarint(b, fieldTerm, c.Term)
-	b = appendVarint(b, fieldProposer, uint64(c.Proposer))
+	b = wire.AppendUint(b, fieldBirth, uint64(c.Birth))
+	b = wire.AppendUint(b, fieldTerm, c.Term)
+	b = wire.AppendUint(b, fieldProposer, uint64(c.Proposer))
 	if len(c.Batch) > 0 {
-		b = appendBytes(b, fieldBatch, c.Batch)
+		b = wire.AppendBytes(b, fieldBatch, c.Batch)
 	}
 	if c.Split != nil {
-		b = appendBytes(b, fieldSplitLeft, EncodeDescriptor(&c.Split.Left))
-		b = appendBytes(b, fieldSplitRight, EncodeDescriptor(&c.Split.Right))
-		b = appendVarint(b, fieldSplitWall, uint64(c.Split.HighWater.WallNanos))
-		b = appendVarint(b, fieldSplitLogic, uint64(c.Split.HighWater.Logical))
+		b = wire.AppendBytes(b, fieldSplitLeft, EncodeDescriptor(&c.Split.Left))
+		b = wire.AppendBytes(b, fieldSplitRight, EncodeDescriptor(&c.Split.Right))
+		b = wire.AppendUint(b, fieldSplitWall, uint64(c.Split.HighWater.WallNanos))
+		b = wire.AppendUint(b, fieldSplitLogic, uint64(c.Split.HighWater.Logical))
 	}
 	if c.ChangeDesc != nil {
-		b = appendBytes(b, fieldChangeDesc, EncodeDescriptor(c.ChangeDesc))
+		b = wire.AppendBytes(b, fieldChangeDesc, EncodeDescriptor(c.ChangeDesc))
 	}
-	b = appendVarint(b, fieldGCWall, uint64(c.GCThreshold.WallNanos))
-	b = appendVarint(b, fieldGCLogical, uint64(c.GCThreshold.Logical))
+	b = wire.AppendUint(b, fieldGCWall, uint64(c.GCThreshold.WallNanos))
+	b = wire.AppendUint(b, fieldGCLogical, uint64(c.GCThreshold.Logical))
 	if c.Digest {
-		b = appendVarint(b, fieldDigest, 1)
+		b = wire.AppendUint(b, fieldDigest, 1)
 	}
-	b = appendVarint(b, fieldLogical, protowire.EncodeZigZag(c.LogicalBytes))
+	b = wire.AppendUint(b, fieldLogical, protowire.EncodeZigZag(c.LogicalBytes))
 	if len(c.Outcome) > 0 {
-		b = appendBytes(b, fieldOutcome, c.Outcome)
+		b = wire.AppendBytes(b, fieldOutcome, c.Outcome)
 	}
 	return b
 }
@@ -148,7 +149,7 @@ func Decode(b []byte) (*Command, error) {
 	c := &Command{}
 	var left, right *kv.RangeDescriptor
 	var high hlc.Timestamp
-	err := eachField(b, func(num protowire.Number, v uint64, data []byte) (err error) {
+	err := wire.Fields(b, ErrCorrupt, func(num wire.Number, v uint64, data []byte) (err error) {
 		switch num {
 		case fieldID:
 			if len(data) != len(c.ID) {
@@ -205,7 +206,7 @@ func NewEntry(b []byte) []byte { return append(b, Version) }
 
 // AppendToEntry appends an encoded command to an entry.
 func AppendToEntry(entry, command []byte) []byte {
-	return appendBytes(entry, fieldEntryCommand, command)
+	return wire.AppendBytes(entry, fieldEntryCommand, command)
 }
 
 // EntrySize returns by how many bytes AppendToEntry makes an entry longer.
@@ -223,7 +224,7 @@ func DecodeEntry(b []byte) ([]*Command, error) {
 	}
 	unborn := b[0] == versionUnborn
 	var cmds []*Command
-	err := eachField(b[1:], func(num protowire.Number, _ uint64, data []byte) error {
+	err := wire.Fields(b[1:], ErrCorrupt, func(num wire.Number, _ uint64, data []byte) error {
 		if num != fieldEntryCommand {
 			return nil
 		}
@@ -235,48 +236,4 @@ func DecodeEntry(b []byte) ([]*Command, error) {
 		return err
 	})
 	return cmds, err
-}
-
-func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v)
-}
-
-func appendVarint(b []byte, num protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-}
-
-// eachField calls fn for every varint (v) and length-delimited (data) field of b; other
-// wire types are skipped.
-func eachField(b []byte, fn func(num protowire.Number, v uint64, data []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %v", ErrCorrupt, protowire.ParseError(n))
-		}
-		b = b[n:]
-		var v uint64
-		var data []byte
-		switch typ {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			data, n = protowire.ConsumeBytes(b)
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if n < 0 {
-			return fmt.Errorf("%w: %v", ErrCorrupt, protowire.ParseError(n))
-		}
-		b = b[n:]
-		if typ != protowire.VarintType && typ != protowire.BytesType {
-			continue
-		}
-		if err := fn(num, v, data); err != nil {
-			return err
-		}
-	}
-	return nil
 }
