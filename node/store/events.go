@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/atolldb/atoll/node/events"
 	"github.com/atolldb/atoll/node/keys"
@@ -25,6 +26,7 @@ func (r *rep) recordLease(term uint64) {
 	if r.recordedTerm.Swap(term) == term {
 		return
 	}
+	r.leaseSince.Store(time.Now().UnixNano())
 	c := r.trans.TakeCause()
 	r.s.record(events.Event{Kind: events.Lease, RangeID: r.rangeID, Other: c.Node, Cause: c.Why,
 		What: fmt.Sprintf("node %d has the lease, term %d", r.s.cfg.Node, term)})

@@ -40,6 +40,13 @@ func (d *diary) since(n int, of keys.RangeID) string {
 	return strings.Join(out, "\n")
 }
 
+// after returns what was recorded after the first n.
+func (d *diary) after(n int) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(d.all[n:], "\n")
+}
+
 func (d *diary) len() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -240,15 +240,16 @@ func (s *Store) oldestRead(ctx context.Context) hlc.Timestamp {
 	return oldest
 }
 
-// onStatus answers with the oldest timestamp that this gateway's transactions read at.
+// onStatus answers with the oldest timestamp that this gateway's transactions read at, and with what
+// the node has.
 func (s *Store) onStatus(context.Context, keys.NodeID, []byte) ([]byte, error) {
 	b := []byte{recordVersion}
-	if s.cfg.OldestRead == nil {
-		return b, nil
+	var ts hlc.Timestamp // empty: unknown
+	if s.cfg.OldestRead != nil {
+		ts = s.cfg.OldestRead()
 	}
-	ts := s.cfg.OldestRead()
 	b = binary.BigEndian.AppendUint64(b, uint64(ts.WallNanos))
-	return binary.BigEndian.AppendUint32(b, uint32(ts.Logical)), nil
+	return s.appendCounts(binary.BigEndian.AppendUint32(b, uint32(ts.Logical))), nil
 }
 
 func decodeStatus(b []byte) (hlc.Timestamp, bool) {

@@ -30,7 +30,7 @@ func (s *Store) maintain() {
 	tick := time.NewTimer(s.cfg.Interval)
 	defer tick.Stop()
 	slots := semaphore.NewWeighted(workers)
-	var lastFlush time.Time
+	var lastFlush, lastBalance time.Time
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -60,6 +60,9 @@ func (s *Store) maintain() {
 		}
 		if s.draining.Load() || s.full.Load() {
 			s.spawnOnce(&s.shedding, s.shedLeases)
+		} else if now.Sub(lastBalance) > balanceEvery {
+			lastBalance = now
+			s.spawnOnce(&s.balancing, s.balanceLeases)
 		}
 		tick.Reset(again)
 	}

@@ -58,6 +58,7 @@ type rep struct {
 		complained     time.Time // that a quarantined replica is not replaced; or there was none
 	}
 	recordedTerm atomic.Uint64 // whose lease recordLease has written down
+	leaseSince   atomic.Int64  // when that was, Unix nanoseconds
 
 	busy atomic.Bool // a queue works on it
 	// distrusted: this replica is quarantined. It serves nothing, and gives a lease away.

@@ -17,16 +17,22 @@ import (
 type deadline struct {
 	since map[keys.NodeID]time.Time
 	dead  map[keys.NodeID]bool
+	// answers is since when those that do answer have done so.
+	answers map[keys.NodeID]time.Time
 }
 
 // trackDead follows who answers.
 func (s *Store) trackDead(now time.Time) {
-	next := deadline{since: map[keys.NodeID]time.Time{}, dead: map[keys.NodeID]bool{}}
+	next := deadline{since: map[keys.NodeID]time.Time{}, dead: map[keys.NodeID]bool{}, answers: map[keys.NodeID]time.Time{}}
 	for _, n := range s.cfg.Directory.All() {
 		switch {
 		case n.State == cluster.Decommissioned:
 			next.dead[n.ID] = true
 		case n.ID == s.cfg.Node || s.cfg.Support.Live(n.ID):
+			next.answers[n.ID] = now
+			if since, ok := s.dead.answers[n.ID]; ok {
+				next.answers[n.ID] = since
+			}
 		default:
 			since, ok := s.dead.since[n.ID]
 			if !ok {
@@ -50,6 +56,17 @@ func (s *Store) replacedAt(n cluster.NodeInfo) bool {
 		}
 	}
 	return false
+}
+
+// answersFor returns how long a node has answered without an interruption that was seen.
+func (s *Store) answersFor(id keys.NodeID) time.Duration {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	since, ok := s.dead.answers[id]
+	if !ok {
+		return 0
+	}
+	return time.Since(since)
 }
 
 func (s *Store) isDead(id keys.NodeID) bool {

@@ -55,9 +55,12 @@ type Store struct {
 	reading  lock     // digests are made one at a time
 	dead     deadline // guarded by mu
 	shedding atomic.Bool
-	free     atomic.Int64
-	paceMu   sync.Mutex
-	pace     pacer // guarded by paceMu
+
+	balancing   atomic.Bool
+	balanceTurn uint64 // balanceLeases only
+	free        atomic.Int64
+	paceMu      sync.Mutex
+	pace        pacer // guarded by paceMu
 }
 
 // lateSender is the way to other ranges; it is set after the store is open, because it needs

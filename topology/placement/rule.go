@@ -83,6 +83,14 @@ func (r *Rule) Zone(name string) (Zone, bool) {
 	return r.Zones[i], true
 }
 
+// Add takes a zone in, unless the rule has it.
+func (r *Rule) Add(z Zone) {
+	i, ok := slices.BinarySearchFunc(r.Zones, z.Locality.Zone, func(z Zone, name string) int { return strings.Compare(z.Locality.Zone, name) })
+	if !ok {
+		r.Zones = slices.Insert(r.Zones, i, z)
+	}
+}
+
 // Quorum is how many of n voters decide.
 func Quorum(n int) int { return n/2 + 1 }
 
