@@ -17,10 +17,11 @@ import (
 const hopeless = 90 * time.Second
 
 // atOnce are reasons that never mend themselves.
-var atOnce = []string{"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
+var atOnce = []string{"InvalidImageName", "ErrImageNeverPull"}
 
-// lasting are reasons that end a wait when they last.
-var lasting = []string{"ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff", "Unschedulable"}
+// lasting are reasons that end a wait when they last. A container can't be made while its node has not
+// heard of a new Secret, or the runtime is busy for longer than the kubelet waits; both pass.
+var lasting = []string{"ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff", "Unschedulable", "CreateContainerConfigError", "CreateContainerError"}
 
 // problem is why a pod does not run.
 type problem struct{ pod, reason, message string }

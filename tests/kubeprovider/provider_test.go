@@ -252,6 +252,10 @@ func TestLastingProblems(t *testing.T) {
 	require.ErrorContains(t, lost([]problem{pull}, since, t0.Add(hopeless)), "no such image")
 	require.NoError(t, lost(nil, since, t0.Add(hopeless)))
 	require.NoError(t, lost([]problem{pull}, since, t0.Add(hopeless)), "it had gone in between")
+	clear(since)
+	secret := problem{"a-0", "CreateContainerConfigError", `secret "s" not found`}
+	require.NoError(t, lost([]problem{secret}, since, t0), "the node will hear of it")
+	require.ErrorContains(t, lost([]problem{secret}, since, t0.Add(hopeless)), `secret "s" not found`)
 }
 
 func job(annotations object) object {
