@@ -130,7 +130,9 @@ func TestEventsOutliveAnOutage(t *testing.T) {
 		require.Len(t, got, maxKept)
 		require.Equal(t, keys.RangeID(n), got[len(got)-1].RangeID)
 		require.Equal(t, keys.RangeID(n-maxKept+1), got[0].RangeID, "the oldest are gone")
-		require.EqualValues(t, 0, l.missed)
+		l.mu.Lock()
+		require.Zero(t, l.missed)
+		l.mu.Unlock()
 
 		// A diary that begins anew knows what the one before it left.
 		again := run(t, s, 1)

@@ -71,6 +71,9 @@ func (c *conn) serve(tooMany bool) {
 		return
 	}
 	_ = c.nc.SetDeadline(time.Time{})
+	if c.leaving.Load() { // shutdown may have set its deadline just before
+		_ = c.nc.SetReadDeadline(time.Now())
+	}
 	defer func() {
 		c.current.Store(nil)
 		c.sess.Close()
