@@ -49,12 +49,21 @@ func (s *Store) compareRanges() {
 			wait := s.cfg.CompareEvery
 			if err := s.compareRange(r); err != nil {
 				wait /= 8 // it says nothing about the range
+				if errors.Is(err, errUnheard) {
+					wait = min(wait, unheardAgain)
+				}
 				s.logger.Debug("a comparison of replicas was not finished", "range", r.rangeID, "err", err)
 			}
 			due[r.rangeID] = time.Now().Add(wait - time.Duration(rand.Int64N(int64(wait)/8+1)))
 		}
 	}
 }
+
+// errUnheard: replicas differ, and one that could tell which is right has not been heard. It is asked
+// again soon: until then nobody replaces the damaged one.
+var errUnheard = errors.New("store: the replicas differ, and not all have said what they hold")
+
+const unheardAgain = time.Minute
 
 // nextToCompare returns the range of this node's that is overdue for longest.
 func (s *Store) nextToCompare(due map[keys.RangeID]time.Time, now time.Time) *rep {
@@ -209,6 +218,9 @@ func (s *Store) settleSurvey(ctx context.Context, r *rep, v *survey) error {
 		s.metrics.mismatches.Inc()
 		s.logger.Error("the replicas of a range differ and no majority of its voters agrees: nothing is removed. Find out which copy is right, and decommission the nodes of the others",
 			"range", r.rangeID, "index", v.index, "digests", v.String())
+		if len(v.sums) < len(v.desc.Replicas) {
+			return errUnheard
+		}
 		return nil
 	}
 	if len(odd) == 0 {

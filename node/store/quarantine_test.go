@@ -166,6 +166,27 @@ func TestNoMajorityAmongDigests(t *testing.T) {
 	})
 }
 
+// S23: where a difference can't be judged because a replica was not heard, it is asked again soon.
+func TestThirdOpinionIsAskedForSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, func(cfg *Config) {
+			cfg.CompareEvery, cfg.CompareBytesPerSecond, cfg.DeadAfter = 6*time.Hour, 1<<20, 24*time.Hour
+		}, "a", "b", "c")
+		require.NoError(t, c.nodes[0].put(t.Context(), tkey(7), "right"))
+		time.Sleep(2 * time.Second)
+		l := c.leaseholder(2)
+		victim, away := c.nodes[int(l.id)%3], c.nodes[(int(l.id)+1)%3]
+		old := victim.store.get(2).id
+		victim.flip(tkey(7), 1)
+		away.kill()
+		c.eventually(7*time.Hour, func() bool { return l.store.get(2).undecided.Load() })
+		away.restart()
+		c.eventually(5*time.Minute, func() bool { return !l.store.get(2).undecided.Load() })
+		c.renewed(victim, 2, old)
+		c.close()
+	})
+}
+
 // S18: a follower whose volume was rolled back is found by the leader that it had answered, does
 // not vote, and is replaced.
 func TestRolledBackFollowerIsReplaced(t *testing.T) {
