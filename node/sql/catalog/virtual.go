@@ -96,6 +96,7 @@ type NodeInfo struct {
 	Bytes            int64
 	Version          string
 	DiskFree         int64 // bytes; 0: unknown
+	Self             bool  // it is the node that answers
 }
 
 // RangeInfo is a row of atoll.ranges.

@@ -218,8 +218,7 @@ func (s *stack) whole() time.Duration {
 			err = fmt.Errorf("ranges have problems: %v", rows)
 		}
 		for z, url := range s.out.ConnectionZones {
-			// A node knows of itself when it was started.
-			at, one := queryOne(url, "SELECT zone FROM atoll.nodes WHERE started_at IS NOT NULL")
+			at, one := queryOne(url, "SELECT zone FROM atoll.nodes WHERE is_self")
 			if want := [][]string{{z}}; one == nil && fmt.Sprint(at) != fmt.Sprint(want) {
 				one = fmt.Errorf("a node of %v answers", at)
 			}
