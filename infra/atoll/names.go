@@ -93,8 +93,7 @@ func (n names) allHosts(port int) []string {
 func (n names) join() []string {
 	var out []string
 	for _, z := range n.Zones {
-		z.Nodes = min(z.Nodes, 1)
-		out = append(out, n.hosts(z, NodePort)...)
+		out = append(out, n.hosts(z, NodePort)[0])
 	}
 	return out
 }

@@ -22,8 +22,6 @@ type Status struct {
 	Started time.Time
 	// DiskFree is the space left on the store's disk, in bytes; negative if the file system can't tell.
 	DiskFree int64
-	// ReserveBytes is the space below which the node refuses writes.
-	ReserveBytes int64
 }
 
 // statusVersion is the first byte of an encoded Status; the rest is in protobuf wire format, unknown
@@ -35,7 +33,6 @@ const (
 	statusFieldBoot
 	statusFieldStarted // nanoseconds since 1970
 	statusFieldFree
-	statusFieldReserve
 )
 
 // ErrCorruptStatus marks bytes that are no status.
@@ -47,8 +44,7 @@ func (s *Status) encode() []byte {
 	b := wire.AppendString([]byte{statusVersion}, statusFieldVersion, s.Version[:min(len(s.Version), maxVersion)])
 	b = wire.AppendUint(b, statusFieldBoot, s.Boot)
 	b = wire.AppendUint(b, statusFieldStarted, uint64(s.Started.UnixNano()))
-	b = wire.AppendUint(b, statusFieldFree, protowire.EncodeZigZag(s.DiskFree))
-	return wire.AppendUint(b, statusFieldReserve, uint64(s.ReserveBytes))
+	return wire.AppendUint(b, statusFieldFree, protowire.EncodeZigZag(s.DiskFree))
 }
 
 func decodeStatus(b []byte) (s Status, err error) {
@@ -65,8 +61,6 @@ func decodeStatus(b []byte) (s Status, err error) {
 			s.Started = time.Unix(0, int64(v))
 		case statusFieldFree:
 			s.DiskFree = protowire.DecodeZigZag(v)
-		case statusFieldReserve:
-			s.ReserveBytes = int64(v)
 		}
 		return nil
 	})
@@ -84,9 +78,6 @@ func (n *Node) status() Status {
 	s := Status{Version: n.version, Boot: n.Boot, Started: n.started, DiskFree: -1}
 	if free, err := n.Engines.State.FreeBytes(); err == nil && free < math.MaxInt64 {
 		s.DiskFree = free
-	}
-	if n.Store != nil {
-		s.ReserveBytes = n.Store.ReserveBytes()
 	}
 	return s
 }

@@ -9,7 +9,7 @@ import (
 
 func TestStatusOnTheWire(t *testing.T) {
 	for _, want := range []Status{
-		{Version: "1.2.3", Boot: 7, Started: time.Unix(1700000000, 5), DiskFree: 1 << 40, ReserveBytes: 1 << 30},
+		{Version: "1.2.3", Boot: 7, Started: time.Unix(1700000000, 5), DiskFree: 1 << 40},
 		{Started: time.Unix(0, 1), DiskFree: -1},
 	} {
 		got, err := decodeStatus(want.encode())

@@ -70,10 +70,8 @@ func (c *conn) serve(tooMany bool) {
 		c.fail(err)
 		return
 	}
-	_ = c.nc.SetDeadline(time.Time{})
-	if c.leaving.Load() { // shutdown may have set its deadline just before
-		_ = c.nc.SetReadDeadline(time.Now())
-	}
+	_ = c.nc.SetWriteDeadline(time.Time{})
+	c.readUntil(time.Time{})
 	defer func() {
 		c.current.Store(nil)
 		c.sess.Close()
@@ -353,11 +351,16 @@ func (c *conn) limitIdle() time.Duration {
 	if timeout > 0 {
 		deadline = time.Now().Add(timeout)
 	}
+	c.readUntil(deadline)
+	return timeout
+}
+
+// readUntil sets the read deadline without undoing the one with which shutdown wakes the reader.
+func (c *conn) readUntil(deadline time.Time) {
 	_ = c.nc.SetReadDeadline(deadline)
-	if c.leaving.Load() { // shutdown may have set its deadline just before
+	if c.leaving.Load() {
 		_ = c.nc.SetReadDeadline(time.Now())
 	}
-	return timeout
 }
 
 // receiveFault says what a failed read means.

@@ -244,9 +244,9 @@ func (r *rep) onLead(term uint64) {
 		r.s.spawn(func() { r.s.handOver(r) })
 		return // REQUIRES: S23. Without a tenure it serves nothing.
 	}
-	r.recordLease(term)
 	// REQUIRES: S4. The mark of a split holds for the right side's first leaseholder.
 	rr.OnLease(term, r.trans.LowWater().Max(g.State().HighWater))
+	r.recordLease(term)
 	if r.distrusted.Load() { // meanwhile
 		rr.OnLeaseLost()
 	}

@@ -407,9 +407,6 @@ func (s *Store) Neighbours() []keys.NodeID {
 	return n.nodes
 }
 
-// ReserveBytes is the space on the disk below which the node refuses writes.
-func (s *Store) ReserveBytes() int64 { return s.cfg.ReserveBytes }
-
 // RangeInfo describes one replica for status pages.
 type RangeInfo struct {
 	Desc        kv.RangeDescriptor
