@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
 	"time"
 
 	"github.com/atolldb/atoll/node/cluster"
@@ -30,7 +29,7 @@ func (s *Store) balanceLeases() {
 	ctx, cancel := context.WithTimeout(s.ctx, workTimeout)
 	defer cancel()
 	s.balanceTurn++
-	v := s.leaseView(s.countLeases(ctx), s.balanceTurn)
+	v := s.leaseView(s.statuses(ctx), s.balanceTurn)
 	plan, err := allocator.PlanView(v)
 	if err != nil {
 		s.logger.Error("leases are not balanced", "err", err)
@@ -56,58 +55,9 @@ func (s *Store) balanceLeases() {
 	}
 }
 
-// counts are what a node says that it has.
-type counts struct{ replicas, leases int }
-
-// countLeases asks the live nodes what they have. Its result lacks those that do not say.
-func (s *Store) countLeases(ctx context.Context) map[keys.NodeID]counts {
-	out := map[keys.NodeID]counts{s.cfg.Node: {len(s.all()), s.leases()}}
-	type answer struct {
-		node keys.NodeID
-		c    counts
-		ok   bool
-	}
-	answers := make(chan answer)
-	asked := 0
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	for _, n := range s.cfg.Directory.Nodes() {
-		if n == s.cfg.Node || !s.cfg.Support.Live(n) {
-			continue
-		}
-		asked++
-		go func() {
-			b, err := s.cfg.Network.Call(ctx, n, raftnet.Control, raftnet.MethodStatus, nil)
-			c, ok := decodeCounts(b)
-			answers <- answer{n, c, err == nil && ok}
-		}()
-	}
-	for range asked {
-		if a := <-answers; a.ok {
-			out[a.node] = a.c
-		}
-	}
-	return out
-}
-
-// statusCounts is where the counts begin in the answer to MethodStatus, behind version and timestamp.
-const statusCounts = 13
-
-func (s *Store) appendCounts(b []byte) []byte {
-	b = binary.BigEndian.AppendUint32(b, uint32(len(s.all())))
-	return binary.BigEndian.AppendUint32(b, uint32(s.leases()))
-}
-
-func decodeCounts(b []byte) (counts, bool) {
-	if len(b) < statusCounts+8 || b[0] != recordVersion {
-		return counts{}, false // an older binary
-	}
-	return counts{int(binary.BigEndian.Uint32(b[statusCounts:])), int(binary.BigEndian.Uint32(b[statusCounts+4:]))}, true
-}
-
 // leaseView is what the allocator sees: all nodes, and the ranges whose leases are here. What one
 // replica or lease costs is not measured, so each counts the same.
-func (s *Store) leaseView(has map[keys.NodeID]counts, turn uint64) allocator.View {
+func (s *Store) leaseView(has map[keys.NodeID]status, turn uint64) allocator.View {
 	v := allocator.View{Turn: turn, Rules: []placement.Rule{{Policy: "the cluster's", Survive: topology.ZoneTier, Voters: s.cfg.Voters}}}
 	v.Settings.Planners = min(len(has), 1024)
 	rule := &v.Rules[0]
@@ -115,8 +65,8 @@ func (s *Store) leaseView(has map[keys.NodeID]counts, turn uint64) allocator.Vie
 		l := topology.Locality{Region: n.Region, Zone: place(n)}
 		rule.Add(placement.Zone{Locality: l, Voter: placement.Data})
 		node := allocator.Node{ID: allocator.NodeID(n.ID), Locality: l, Membership: membership(n.State), Health: allocator.Silent}
-		if c, ok := has[n.ID]; ok && !s.isDead(n.ID) {
-			node.Health, node.Replicas, node.Leases, node.For = allocator.Answers, c.replicas, c.leases, s.answersFor(n.ID)
+		if st := has[n.ID]; st.counted && !s.isDead(n.ID) {
+			node.Health, node.Replicas, node.Leases, node.For = allocator.Answers, st.replicas, st.leases, s.answersFor(n.ID)
 		}
 		v.Nodes = append(v.Nodes, node)
 	}

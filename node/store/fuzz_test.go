@@ -19,6 +19,8 @@ func FuzzDecode(f *testing.F) {
 			require.Equal(t, id, again)
 			require.Equal(t, d.String(), d2.String())
 		}
-		_, _ = decodeStatus(b)
+		if st := decodeStatus(b); st.counted {
+			require.Equal(t, st, decodeStatus(st.encode()))
+		}
 	})
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/mvcc"
-	"github.com/atolldb/atoll/node/raftnet"
 	"github.com/atolldb/atoll/node/storage"
 )
 
@@ -19,10 +17,9 @@ const (
 	gcBatch         = 1000 // keys per command
 	gcPause         = 5 * time.Millisecond
 	pileupEvery     = 10 * time.Second
-	pileupCommands  = 2000    // commands between two searches for piled up keys
-	pileupScan      = 500_000 // versions looked at in one search
-	pileupKeys      = 1000    // keys collected in one search
-	statusTimeout   = 500 * time.Millisecond
+	pileupCommands  = 2000             // commands between two searches for piled up keys
+	pileupScan      = 500_000          // versions looked at in one search
+	pileupKeys      = 1000             // keys collected in one search
 	orphanAge       = 30 * time.Second // before an intent is looked after
 	orphanWait      = time.Second
 	maxSplitScanned = 1 << 22
@@ -198,66 +195,18 @@ func findPileups(rd storage.Reader, span keys.Span, from, to hlc.Timestamp, n in
 
 // oldestRead asks every live node for the oldest timestamp that its transactions read at.
 func (s *Store) oldestRead(ctx context.Context) hlc.Timestamp {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
 	oldest := s.cfg.Clock.Now()
 	unknown := oldest.Add(-s.cfg.UnknownReadAge)
-	type answer struct {
-		ts hlc.Timestamp
-		ok bool
-	}
-	nodes := s.cfg.Directory.Nodes()
-	answers := make(chan answer, len(nodes))
-	asked := 0
-	for _, n := range nodes {
-		if n == s.cfg.Node {
-			if s.cfg.OldestRead == nil {
-				oldest = unknown
-			} else if ts := s.cfg.OldestRead(); ts.Less(oldest) {
-				oldest = ts
-			}
-			continue
+	for _, st := range s.statuses(ctx) {
+		ts := unknown
+		if st.said && !st.oldest.IsEmpty() {
+			ts = st.oldest
 		}
-		if !s.cfg.Support.Live(n) {
-			continue // its clients have lost their connections; if not, S25 tells them
-		}
-		asked++
-		go func() {
-			b, err := s.cfg.Network.Call(ctx, n, raftnet.Control, raftnet.MethodStatus, nil)
-			ts, ok := decodeStatus(b)
-			answers <- answer{ts, err == nil && ok}
-		}()
-	}
-	for range asked {
-		a := <-answers
-		if !a.ok {
-			a.ts = unknown
-		}
-		if a.ts.Less(oldest) {
-			oldest = a.ts
+		if ts.Less(oldest) {
+			oldest = ts
 		}
 	}
 	return oldest
-}
-
-// onStatus answers with the oldest timestamp that this gateway's transactions read at, and with what
-// the node has.
-func (s *Store) onStatus(context.Context, keys.NodeID, []byte) ([]byte, error) {
-	b := []byte{recordVersion}
-	var ts hlc.Timestamp // empty: unknown
-	if s.cfg.OldestRead != nil {
-		ts = s.cfg.OldestRead()
-	}
-	b = binary.BigEndian.AppendUint64(b, uint64(ts.WallNanos))
-	return s.appendCounts(binary.BigEndian.AppendUint32(b, uint32(ts.Logical))), nil
-}
-
-func decodeStatus(b []byte) (hlc.Timestamp, bool) {
-	if len(b) < 13 || b[0] != recordVersion {
-		return hlc.Timestamp{}, false
-	}
-	ts := hlc.Timestamp{WallNanos: int64(binary.BigEndian.Uint64(b[1:])), Logical: int32(binary.BigEndian.Uint32(b[9:]))}
-	return ts, !ts.IsEmpty()
 }
 
 // middle returns a key that halves a range's data, nil if there is none (one key).
