@@ -130,7 +130,15 @@ func (s *Store) addNonVoter(ctx context.Context, r *rep, node keys.NodeID) error
 	}
 	id := d.NextReplicaID
 	d.Replicas = append(d.Replicas, kv.ReplicaDescriptor{Node: node, Replica: id, Type: kv.NonVoter})
-	if err := s.callReplica(ctx, node, raftnet.MethodReplicaCreate, id, &d); err != nil {
+	added := &d.Replicas[len(d.Replicas)-1]
+	err := s.createReplica(ctx, node, id, &d)
+	if spent := (*spentError)(nil); errors.As(err, &spent) && spent.lowest > id {
+		// A former leader had got as far as this with the ID, and no further (S18).
+		id = spent.lowest
+		added.Replica = id
+		err = s.createReplica(ctx, node, id, &d)
+	}
+	if err != nil {
 		return fmt.Errorf("store: making replica %d of range %d on node %d: %w", id, r.rangeID, node, err)
 	}
 	return s.reconfigure(ctx, r, group.AddLearner, raftnet.ServerID(node, id))
@@ -207,7 +215,7 @@ func (s *Store) removeMember(ctx context.Context, r *rep, node keys.NodeID) erro
 		s.spawn(func() {
 			ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
 			defer cancel()
-			if err := s.callReplica(ctx, node, raftnet.MethodReplicaRemove, rd.Replica, &now); err != nil {
+			if _, err := s.callReplica(ctx, node, raftnet.MethodReplicaRemove, rd.Replica, &now); err != nil {
 				s.logger.Debug("a removed replica could not be told; it will find out", "range", r.rangeID, "peer", node, "err", err)
 			}
 		})

@@ -37,11 +37,11 @@ func (s *Store) gcJobs(r *rep, now time.Time, commands int64) []job {
 	if now.Sub(r.q.lastPileup) > pileupEvery && commands-r.q.pileCommands >= pileupCommands {
 		since := now.Sub(r.q.lastPileup)
 		r.q.lastPileup, r.q.pileCommands = now, commands
-		jobs = append(jobs, func(ctx context.Context, r *rep) error { return s.gcPileups(ctx, r, since) })
+		jobs = append(jobs, job{"collect piled-up versions", func(ctx context.Context, r *rep) error { return s.gcPileups(ctx, r, since) }})
 	}
 	if now.Sub(r.q.lastGC) > s.cfg.GCTTL/4 && !r.q.gcClean {
 		r.q.lastGC = now
-		jobs = append(jobs, func(ctx context.Context, r *rep) error {
+		jobs = append(jobs, job{"collect old versions", func(ctx context.Context, r *rep) error {
 			if err := s.gcByAge(ctx, r); err != nil {
 				return err
 			}
@@ -49,7 +49,7 @@ func (s *Store) gcJobs(r *rep, now time.Time, commands int64) []job {
 			r.q.gcCommands = r.group.Load().Commands()
 			r.q.gcClean = now.Sub(r.q.lastWrite) > s.cfg.GCTTL+2*s.cfg.Interval
 			return nil
-		})
+		}})
 	}
 	return jobs
 }

@@ -40,7 +40,7 @@ func (s *Store) maintain() {
 		now := time.Now()
 		s.checkDisk()
 		s.trackDead(now)
-		v := view{nodes: s.cfg.Directory.All(), live: s.cfg.Support.Live, dead: s.isDead, want: s.cfg.Voters}
+		v := s.view()
 		var logBytes int64
 		again := s.cfg.Interval
 		for _, r := range s.all() {
@@ -91,7 +91,7 @@ func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, v *view) 
 	jobs := s.jobs(r, now, v)
 	if worth && now.Sub(r.q.lastTruncate) > s.cfg.Interval {
 		r.q.lastTruncate = now
-		jobs = append(jobs, s.truncate)
+		jobs = append(jobs, job{"truncate the log", s.truncate})
 	}
 	if len(jobs) == 0 {
 		slots.Release(1)
@@ -103,11 +103,9 @@ func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, v *view) 
 		defer r.busy.Store(false)
 		ctx, cancel := context.WithTimeout(s.ctx, workTimeout)
 		defer cancel()
-		for _, job := range jobs {
-			if err := job(ctx, r); err != nil && ctx.Err() == nil {
-				s.metrics.failures.Inc()
-				s.logger.Debug("work on a range failed and is tried again", "range", r.rangeID, "err", err)
-			}
+		for _, j := range jobs {
+			err := j.do(ctx, r)
+			s.complain(r, j.name, err, ctx.Err() != nil)
 		}
 	})
 	if !ok {
@@ -117,7 +115,60 @@ func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, v *view) 
 	return logBytes, false
 }
 
-type job = func(context.Context, *rep) error
+// job is work on a range.
+type job struct {
+	name string // of the kind
+	do   func(context.Context, *rep) error
+}
+
+// trouble is a kind of work on a range that fails again and again.
+type trouble struct{ since, said time.Time }
+
+// troubleAfter is for how long work on a range may fail before it is mentioned, and how often it is
+// mentioned then.
+const troubleAfter = time.Minute
+
+// maxTroubles is how many troubles are mentioned per troubleAfter: an outage is one for all ranges.
+const maxTroubles = 10
+
+// maySay reports whether another trouble may be mentioned.
+func (s *Store) maySay(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Sub(s.said.since) >= troubleAfter {
+		s.said.since, s.said.n = now, 0
+	}
+	s.said.n++
+	return s.said.n <= maxTroubles
+}
+
+// complain keeps account of what fails. It runs in the goroutine that works on the range.
+func (s *Store) complain(r *rep, name string, err error, ended bool) {
+	if err == nil {
+		delete(r.troubles, name)
+		return
+	}
+	if ended && s.ctx.Err() != nil {
+		return // the store closes
+	}
+	s.metrics.failures.Inc()
+	now := time.Now()
+	t, ok := r.troubles[name]
+	if !ok {
+		t = trouble{now, now}
+	}
+	if now.Sub(t.said) >= troubleAfter && s.maySay(now) {
+		t.said = now
+		s.logger.Warn("work on a range fails again and again; it is tried on", "range", r.rangeID, "work", name,
+			"seconds", int(now.Sub(t.since).Seconds()), "err", err)
+	} else {
+		s.logger.Debug("work on a range failed and is tried again", "range", r.rangeID, "work", name, "err", err)
+	}
+	if r.troubles == nil {
+		r.troubles = map[string]trouble{}
+	}
+	r.troubles[name] = t
+}
 
 // jobs returns what is due. It runs in the maintenance goroutine, and only while no job of
 // the range runs.
@@ -131,13 +182,13 @@ func (s *Store) jobs(r *rep, now time.Time, v *view) []job {
 			r.q.leaderless = now
 		} else if now.Sub(r.q.leaderless) > leaderlessFor {
 			r.q.leaderless = now
-			return []job{s.checkMembership, s.ensureVoters}
+			return []job{{"check membership", s.checkMembership}, {"ensure voters", s.ensureVoters}}
 		}
 		return nil
 	}
 	r.q.leaderless = time.Time{}
 	if r.distrusted.Load() {
-		return []job{s.moveLease} // all else would rest on what it holds
+		return []job{{"move the lease", s.moveLease}} // all else would rest on what it holds
 	}
 	var jobs []job
 	jobs = append(jobs, s.watchQuarantine(r, d, now)...)
@@ -147,24 +198,24 @@ func (s *Store) jobs(r *rep, now time.Time, v *view) []job {
 		r.metaGen.Store(0) // whoever led before may have left the record behind
 	}
 	if r.metaGen.Load() < d.Generation || !r.followed(d) {
-		jobs = append(jobs, s.fixMeta)
+		jobs = append(jobs, job{"meta record", s.fixMeta})
 	}
 	if now.Sub(r.q.lastEnsure) > ensureEvery {
 		r.q.lastEnsure = now
 		if len(s.strangers(r, d)) > 0 {
-			jobs = append(jobs, s.ensureReplicas)
+			jobs = append(jobs, job{"ensure replicas", s.ensureReplicas})
 		}
 	}
 	if now.Sub(r.q.lastRepair) > repairEvery && !s.full.Load() {
 		r.q.lastRepair = now
-		if _, ok := nextStep(d, *v); ok {
-			jobs = append(jobs, s.repair)
+		if _, ok := nextStep(d, s.rangeView(r, *v)); ok {
+			jobs = append(jobs, job{"repair", s.repair})
 		}
 	}
 	commands := r.group.Load().Commands()
 	if now.Sub(r.q.lastSize) > sizeEvery && commands != r.q.sizeCommands && d.RangeID != keys.MetaRangeID && !s.full.Load() {
 		r.q.lastSize, r.q.sizeCommands = now, commands
-		jobs = append(jobs, s.splitBySize)
+		jobs = append(jobs, job{"split by size", s.splitBySize})
 	}
 	return append(jobs, s.gcJobs(r, now, commands)...)
 }
@@ -199,7 +250,12 @@ func (s *Store) fixMeta(ctx context.Context, r *rep) error {
 	return s.settle(ctx, r)
 }
 
-// strangers returns the live followers that have acknowledged nothing and have not answered.
+// goneAfter is how long a follower on a live node, which has acknowledged entries, may be silent
+// before its node is asked whether it still has it. Idle ones answer every nine seconds.
+const goneAfter = 2 * freshContact
+
+// strangers returns the live followers that have acknowledged nothing and have not answered, or
+// have fallen silent.
 func (s *Store) strangers(r *rep, d *kv.RangeDescriptor) []kv.ReplicaDescriptor {
 	var out []kv.ReplicaDescriptor
 	for _, rd := range d.Replicas {
@@ -208,7 +264,11 @@ func (s *Store) strangers(r *rep, d *kv.RangeDescriptor) []kv.ReplicaDescriptor 
 		}
 		id := raftnet.ServerID(rd.Node, rd.Replica)
 		p := r.group.Load().Peer(id)
-		if p.Match == 0 && !p.Snapshot && r.trans.Silence(id) >= ensureEvery {
+		patience := ensureEvery
+		if p.Match > 0 {
+			patience = goneAfter
+		}
+		if !p.Snapshot && r.trans.Silence(id) >= patience {
 			out = append(out, rd)
 		}
 	}
@@ -221,7 +281,11 @@ func (s *Store) ensureReplicas(ctx context.Context, r *rep) error {
 	d := r.desc().Clone()
 	var errs []error
 	for _, rd := range s.strangers(r, &d) {
-		errs = append(errs, s.callReplica(ctx, rd.Node, raftnet.MethodReplicaCreate, rd.Replica, &d))
+		err := s.createReplica(ctx, rd.Node, rd.Replica, &d)
+		if spent := (*spentError)(nil); errors.As(err, &spent) {
+			r.isGone(rd.Replica)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -238,7 +302,7 @@ func (s *Store) ensureVoters(ctx context.Context, r *rep) error {
 	var errs []error
 	for _, rd := range d.Replicas {
 		if rd.Node != s.cfg.Node && rd.Type != kv.NonVoter && s.cfg.Support.Live(rd.Node) {
-			errs = append(errs, s.callReplica(ctx, rd.Node, raftnet.MethodReplicaCreate, rd.Replica, d))
+			errs = append(errs, s.createReplica(ctx, rd.Node, rd.Replica, d))
 		}
 	}
 	return errors.Join(errs...)
@@ -257,7 +321,7 @@ func (s *Store) checkMembership(ctx context.Context, r *rep) error {
 	if err != nil || now.RangeID != d.RangeID || now.Generation < d.Generation {
 		return err
 	}
-	if s.isMember(now, r.id) {
+	if s.isMember(now, r.id) || r.trans.Leader() != 0 { // a leader that has appeared counts on it
 		return nil
 	}
 	return s.removeIfStale(r.id, now)

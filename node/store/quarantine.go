@@ -153,7 +153,8 @@ func (s *Store) quarantineLost(ctx context.Context, r *rep) error {
 			continue
 		}
 		if s.cfg.Support.Live(rd.Node) {
-			errs = append(errs, s.callReplica(ctx, rd.Node, raftnet.MethodReplicaQuarantine, rd.Replica, &d))
+			_, err := s.callReplica(ctx, rd.Node, raftnet.MethodReplicaQuarantine, rd.Replica, &d)
+			errs = append(errs, err)
 		}
 		if rd.Quarantine != kv.LostLog {
 			errs = append(errs, s.quarantine(ctx, r, rd.Replica, kv.LostLog))
@@ -188,5 +189,5 @@ func (s *Store) watchQuarantine(r *rep, d *kv.RangeDescriptor, now time.Time) []
 		return nil
 	}
 	r.q.lastQuarantine = now
-	return []job{s.quarantineLost}
+	return []job{{"quarantine", s.quarantineLost}}
 }

@@ -60,14 +60,19 @@ type rep struct {
 	recordedTerm atomic.Uint64 // whose lease recordLease has written down
 	leaseSince   atomic.Int64  // when that was, Unix nanoseconds
 
-	busy atomic.Bool // a queue works on it
+	busy     atomic.Bool        // a queue works on it
+	troubles map[string]trouble // by the kind of work; whoever is busy with the range owns it
 	// distrusted: this replica is quarantined. It serves nothing, and gives a lease away.
 	distrusted atomic.Bool
 	untrusted  atomic.Int32 // quarantined replicas of the range, as last seen by its leaseholder
 	undecided  atomic.Bool  // the last comparison found no majority
 	size       atomic.Int64 // as last measured
 	metaGen    atomic.Int64 // generation that the meta record is known to have
+	gone       sync.Map     // keys.ReplicaID: members that their node has removed for good (S18)
 }
+
+// isGone remembers that a member's node has removed it for good. It can't come back under its ID.
+func (r *rep) isGone(id keys.ReplicaID) { r.gone.Store(id, true) }
 
 var (
 	_ replica.Group = (*rep)(nil)

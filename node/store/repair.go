@@ -81,6 +81,19 @@ type view struct {
 	live  func(keys.NodeID) bool
 	dead  func(keys.NodeID) bool // silent for long, or decommissioned
 	want  int                    // voters
+	// gone reports members of the range that their node has removed for good; nil: none.
+	gone func(keys.ReplicaID) bool
+}
+
+// lost reports whether a replica can't be trusted or is no more, whatever its node is like.
+func (v *view) lost(rd kv.ReplicaDescriptor) bool {
+	return rd.Quarantine != kv.Trusted || v.gone != nil && v.gone(rd.Replica)
+}
+
+// rangeView is what repair decides on for one range.
+func (s *Store) rangeView(r *rep, v view) view {
+	v.gone = func(id keys.ReplicaID) bool { _, ok := r.gone.Load(id); return ok }
+	return v
 }
 
 // step is one replica change.
@@ -108,7 +121,7 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 	usable := func(n cluster.NodeInfo) bool { return n.State == cluster.Live && v.live(n.ID) }
 	leaving := func(rd kv.ReplicaDescriptor) bool {
 		n, ok := info[rd.Node]
-		return rd.Quarantine != kv.Trusted || v.dead(rd.Node) || ok && (n.State == cluster.Decommissioning || n.State == cluster.Decommissioned)
+		return v.lost(rd) || v.dead(rd.Node) || ok && (n.State == cluster.Decommissioning || n.State == cluster.Decommissioned)
 	}
 	zoneVoters := map[string]int{} // voters that stay
 	voters, good := 0, 0
@@ -164,7 +177,7 @@ func nextStep(d *kv.RangeDescriptor, v view) (step, bool) {
 		}
 		// Its own node can have a new replica only once this one is gone. Until then a voter is
 		// missing; what is there does not count for one.
-		if rd.Quarantine != kv.Trusted && usable(info[rd.Node]) {
+		if v.lost(rd) && usable(info[rd.Node]) {
 			return step{kv.RemoveReplica, rd.Node, why}, true
 		}
 		// A dead node may come back; one that leaves for good is not waited for.
@@ -207,6 +220,8 @@ func whyLeaving(rd kv.ReplicaDescriptor, n cluster.NodeInfo, v view) string {
 	switch {
 	case rd.Quarantine != kv.Trusted:
 		return "its replica is quarantined: " + rd.Quarantine.String()
+	case v.lost(rd):
+		return "its node has removed it for good, under a change that was given up"
 	case n.State == cluster.Decommissioning || n.State == cluster.Decommissioned:
 		return "the node is " + n.State.String()
 	case v.dead(rd.Node):
@@ -228,10 +243,15 @@ func surplus(d *kv.RangeDescriptor, v view, leaving func(kv.ReplicaDescriptor) b
 	return here && voters >= v.want
 }
 
+// view is what repair decides on for any range.
+func (s *Store) view() view {
+	return view{nodes: s.cfg.Directory.All(), live: s.cfg.Support.Live, dead: s.isDead, want: s.cfg.Voters}
+}
+
 // repair makes the next change that a range needs.
 func (s *Store) repair(ctx context.Context, r *rep) error {
 	d := r.desc().Clone()
-	st, ok := nextStep(&d, view{nodes: s.cfg.Directory.All(), live: s.cfg.Support.Live, dead: s.isDead, want: s.cfg.Voters})
+	st, ok := nextStep(&d, s.rangeView(r, s.view()))
 	if !ok {
 		return nil
 	}

@@ -54,6 +54,10 @@ type Store struct {
 	digests  digests
 	reading  lock     // digests are made one at a time
 	dead     deadline // guarded by mu
+	said     struct { // troubles mentioned since; guarded by mu
+		since time.Time
+		n     int
+	}
 	shedding atomic.Bool
 
 	balancing   atomic.Bool

@@ -128,6 +128,45 @@ func decodeReplicaMsg(b []byte) (keys.ReplicaID, *kv.RangeDescriptor, error) {
 	return keys.ReplicaID(binary.BigEndian.Uint64(b[1:])), &d, nil
 }
 
+// spentError refuses to make a replica: its ID was used on the node before, and what was under it
+// is gone for good (SAFETY S18). It happens when a change was given up after the node had made the
+// replica: the descriptor never counted that ID.
+type spentError struct {
+	node    keys.NodeID
+	rangeID keys.RangeID
+	id      keys.ReplicaID
+	lowest  keys.ReplicaID // the lowest ID that the node takes
+}
+
+func (e *spentError) Error() string {
+	return fmt.Sprintf("store: replica %d of range %d was removed from node %d for good (SAFETY S18); the lowest ID it takes now is %d", e.id, e.rangeID, e.node, e.lowest)
+}
+
+// The answer to a request to make a replica is empty, or the lowest ID that may be had.
+func encodeLowest(id keys.ReplicaID) []byte {
+	return binary.BigEndian.AppendUint64([]byte{recordVersion}, uint64(id))
+}
+
+func decodeLowest(b []byte) (keys.ReplicaID, error) {
+	if len(b) != 9 || b[0] != recordVersion {
+		return 0, fmt.Errorf("store: answer of %d bytes to the making of a replica has not version %d", len(b), recordVersion)
+	}
+	return keys.ReplicaID(binary.BigEndian.Uint64(b[1:])), nil
+}
+
+// createReplica asks a node to make a replica. It returns a spentError if the ID can't be had there.
+func (s *Store) createReplica(ctx context.Context, node keys.NodeID, id keys.ReplicaID, desc *kv.RangeDescriptor) error {
+	answer, err := s.callReplica(ctx, node, raftnet.MethodReplicaCreate, id, desc)
+	if err != nil || len(answer) == 0 {
+		return err
+	}
+	lowest, err := decodeLowest(answer)
+	if err != nil {
+		return err
+	}
+	return &spentError{node: node, rangeID: desc.RangeID, id: id, lowest: lowest}
+}
+
 // onReplicaCreate makes an empty replica, which waits for a snapshot.
 func (s *Store) onReplicaCreate(_ context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
 	id, desc, err := decodeReplicaMsg(payload)
@@ -140,7 +179,10 @@ func (s *Store) onReplicaCreate(_ context.Context, _ keys.NodeID, payload []byte
 		if old.id == id {
 			return nil, nil
 		}
-		if rd, ok := desc.Replica(s.cfg.Node); old.id > id || ok && rd.Replica == old.id {
+		if old.id > id {
+			return encodeLowest(old.id), nil
+		}
+		if rd, ok := desc.Replica(s.cfg.Node); ok && rd.Replica == old.id {
 			return nil, fmt.Errorf("store: node %d has replica %d of range %d, not %d", s.cfg.Node, old.id, desc.RangeID, id)
 		}
 		if err := s.removeLocked(old); err != nil { // a former replica that missed its removal
@@ -152,7 +194,7 @@ func (s *Store) onReplicaCreate(_ context.Context, _ keys.NodeID, payload []byte
 		return nil, err
 	}
 	if id < min {
-		return nil, fmt.Errorf("store: replica %d of range %d was removed from node %d for good (SAFETY S18)", id, desc.RangeID, s.cfg.Node)
+		return encodeLowest(min), nil
 	}
 	if err := s.overlap(desc); err != nil {
 		return nil, err
@@ -247,10 +289,9 @@ func (s *Store) finishRemoval(rec replicaRecord, r *rep) error {
 	return nil
 }
 
-// callReplica sends a replica message to a node.
-func (s *Store) callReplica(ctx context.Context, node keys.NodeID, m raftnet.Method, id keys.ReplicaID, desc *kv.RangeDescriptor) error {
+// callReplica sends a replica message to a node and returns its answer.
+func (s *Store) callReplica(ctx context.Context, node keys.NodeID, m raftnet.Method, id keys.ReplicaID, desc *kv.RangeDescriptor) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	_, err := s.cfg.Network.Call(ctx, node, raftnet.Data, m, encodeReplicaMsg(id, desc))
-	return err
+	return s.cfg.Network.Call(ctx, node, raftnet.Data, m, encodeReplicaMsg(id, desc))
 }

@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+)
+
+// A change that was given up leaves a replica behind, which its node removes for good once nobody
+// leads it. The descriptor never counted its ID: the next change must not stumble over it.
+func TestSpentReplicaIDIsPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		spare := c.join("spare", "a")
+		l := c.leaseholder(2)
+		d := l.store.get(2).desc().Clone()
+		spent := d.NextReplicaID
+		require.NoError(t, l.store.createReplica(t.Context(), spare.id, spent, &d))
+		spare.removeReplica(2)
+
+		var refused *spentError
+		require.ErrorAs(t, l.store.createReplica(t.Context(), spare.id, spent, &d), &refused)
+		require.Equal(t, spent+1, refused.lowest)
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.NoError(t, c.nodes[1].store.Decommission(ctx, 1, false, nil))
+		c.voters(time.Minute, 2, 3, spare.id)
+		rd, _ := c.leaseholder(2).store.get(2).desc().Replica(spare.id)
+		require.Greater(t, rd.Replica, spent)
+		c.close()
+	})
+}
+
+// The same, but the change is not given up after all: another leader commits it once the node has
+// removed what it was about.
+func TestMemberThatItsNodeRemovedIsReplaced(t *testing.T) {
+	// replaced waits until a node has a voter under another ID.
+	replaced := func(c *testCluster, n *testNode, old keys.ReplicaID) {
+		c.eventually(2*time.Minute, func() bool {
+			now, ok := c.leaseholder(2).store.get(2).desc().Replica(n.id)
+			return ok && now.Type == kv.Voter && now.Replica > old
+		})
+	}
+	t.Run("non-voter", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t, nil, "a", "b", "c")
+			spare := c.join("spare", "a")
+			l := c.leaseholder(2)
+			r := l.store.get(2)
+			c.eventually(time.Minute, func() bool { return r.busy.CompareAndSwap(false, true) }) // nobody else changes replicas
+			d, err := l.store.changeReplicas(t.Context(), r.replica.Load(), &kv.AdminChangeReplicasRequest{Kind: kv.AddNonVoter, Node: spare.id}, "the test asks for it")
+			require.NoError(t, err)
+			rd, ok := d.Replica(spare.id)
+			require.True(t, ok)
+			spare.removeReplica(2)
+			require.NoError(t, l.dir.SetState(t.Context(), l.sender, 1, cluster.Decommissioning))
+			r.busy.Store(false)
+			replaced(c, spare, rd.Replica)
+			c.voters(time.Minute, 2, 3, spare.id)
+			c.close()
+		})
+	})
+	t.Run("voter", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t, nil, "a", "b", "c")
+			rd, ok := c.leaseholder(2).store.get(2).desc().Replica(1)
+			require.True(t, ok)
+			c.nodes[0].removeReplica(2)
+			replaced(c, c.nodes[0], rd.Replica)
+			c.voters(time.Minute, 1, 2, 3)
+			c.close()
+		})
+	})
+}
+
+// removeReplica removes a replica for good, behind its range's back.
+func (n *testNode) removeReplica(id keys.RangeID) {
+	n.store.structure.Lock()
+	defer n.store.structure.Unlock()
+	require.NoError(n.c.t, n.store.removeLocked(n.store.get(id)))
+}
