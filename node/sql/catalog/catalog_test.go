@@ -214,6 +214,45 @@ func TestTwoVersions(t *testing.T) {
 	})
 }
 
+// TestLateNews: who changes what another node has just changed, and has not heard of it, needs one
+// more try, not as many as fit in before the news.
+func TestLateNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 2)
+		defer c.close()
+		id := c.create(t, "t")
+		tries := 0
+		change := func(ctx context.Context, col *catalog.Collection) error {
+			tries++
+			if _, err := col.Table(ctx, id); err != nil {
+				return err
+			}
+			d, err := col.Mutable(ctx, id)
+			if err != nil {
+				return err
+			}
+			return col.Write(ctx, d)
+		}
+		for i := range 60 {
+			// Whoever drops an index's data changes the table in the background.
+			require.NoError(t, c.run(t.Context(), 0, func(ctx context.Context, col *catalog.Collection) error {
+				d, err := col.Mutable(ctx, id)
+				if err != nil {
+					return err
+				}
+				d.(*catalog.Table).Garbage = []uint32{7}
+				col.NeedsCleanup()
+				return col.Write(ctx, d)
+			}))
+			time.Sleep(time.Duration(i) * 20 * time.Millisecond)
+			tries = 0
+			require.NoError(t, c.run(t.Context(), 1, change))
+			require.LessOrEqual(t, tries, 2)
+			time.Sleep(5 * time.Second)
+		}
+	})
+}
+
 // TestDeadNode: a node that vanished with an old version in use delays changes until its
 // promise ends, and its transaction can't commit afterwards.
 func TestDeadNode(t *testing.T) {

@@ -337,6 +337,10 @@ func (c *Collection) Mutable(ctx context.Context, id ID) (Descriptor, error) {
 			return nil, &RestartError{Reason: "another transaction changed " + h.Name}
 		}
 		if p, ok := c.pins[id]; ok && p.desc.Head().Version != h.Version && c.locked[id] == 0 {
+			// The next try must not take the same old version from the cache: the news may be late.
+			if err := c.m.sync(ctx); err != nil && ctx.Err() != nil {
+				return nil, err
+			}
 			return nil, &RestartError{Reason: "the definition of " + h.Name + " changed while the transaction used it"}
 		}
 		if c.locked[id] == 0 {
