@@ -166,7 +166,13 @@ func (a *Agent) refreshPeers() {
 	}
 	a.mu.Lock()
 	a.counted = counted
-	for id := range *a.peers.Load() {
+	for id, p := range *a.peers.Load() {
+		if a.slow[id] && near[id] {
+			p.nearMono.Store(a.time.Read().Mono)
+			p.mu.Lock()
+			p.nextBeat = 0 // now
+			p.mu.Unlock()
+		}
 		// A node that left both lists is not spoken to any more.
 		a.slow[id] = !near[id]
 	}

@@ -312,6 +312,40 @@ func TestFarNodes(t *testing.T) {
 	})
 }
 
+// A node that becomes a neighbour is asked more often; until its first answer at that rate it is no
+// less live than before.
+func TestFarNodeThatComesNearStaysLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := raftnet.NewMemNet(8)
+		var near atomic.Bool
+		ns := startNodes(t, net, 3, func(id keys.NodeID, c *Config) {
+			all := c.Neighbours
+			c.Nodes = all
+			c.Neighbours = func() []keys.NodeID {
+				if near.Load() {
+					return all()
+				}
+				return nil
+			}
+		})
+		time.Sleep(5 * time.Second)
+		for range 20 { // at any moment between two slow heartbeats
+			near.Store(true)
+			for range 300 {
+				time.Sleep(5 * time.Millisecond)
+				require.True(t, ns[1].Live(2))
+			}
+			near.Store(false)
+			time.Sleep(3*time.Second + 170*time.Millisecond)
+		}
+		net.Node(2).Close()
+		near.Store(true)
+		time.Sleep(4 * time.Second)
+		require.False(t, ns[1].Live(2))
+		closeAll(net, ns)
+	})
+}
+
 // A node whose disk is lost stays a neighbour until its replicas are replaced, which needs a lease,
 // which needs nodes that are ready: it does not count for the majority that agrees on the time.
 func TestNodesThatAreGoneDoNotCount(t *testing.T) {

@@ -20,6 +20,8 @@ type peer struct {
 	grant atomic.Pointer[grant]
 	// ackMono is when the last answer came, on the monotonic clock; 0 never.
 	ackMono atomic.Int64
+	// nearMono is when it has become a neighbour; 0: not since it was known.
+	nearMono atomic.Int64
 
 	mu sync.Mutex
 

@@ -108,7 +108,10 @@ func (a *Agent) Live(node keys.NodeID) bool {
 		return false
 	}
 	d, _ := a.interval(node)
-	ack := p.ackMono.Load()
+	ack, near := p.ackMono.Load(), p.nearMono.Load()
+	if ack != 0 && near > ack && near-ack <= int64(3*a.cfg.SlowHeartbeat) {
+		ack = near // until then it was asked more rarely, and was live
+	}
 	return ack != 0 && d != 0 && a.time.Read().Mono-ack <= int64(max(a.cfg.Support, 3*d))
 }
 
