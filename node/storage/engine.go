@@ -268,6 +268,16 @@ func (e *engine) Dir() string { return e.opts.Dir }
 // FreeBytes returns the space left on the engine's disk; the largest integer if unknown.
 func (e *engine) FreeBytes() (int64, error) { return freeBytes(e.opts.FS, e.opts.Dir) }
 
+// UsedBytes returns what the engine takes on disk; 0 once it is closed.
+func (e *engine) UsedBytes() int64 {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closed {
+		return 0
+	}
+	return int64(e.db.Metrics().DiskSpaceUsage())
+}
+
 // close waits for running calls. Iterators, snapshots and batches must be closed before.
 func (e *engine) close() error {
 	e.mu.Lock()

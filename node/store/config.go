@@ -55,7 +55,10 @@ type Config struct {
 	ReserveBytes int64
 	// Voters is how many voters a range should have where there are zones enough. Default 3.
 	Voters int
-	// DeadAfter is how long a node must be silent until its replicas are replaced. Default 60 s.
+	// KeepReplicas keeps replicas from being moved only to even out nodes.
+	KeepReplicas bool
+	// DeadAfter is how long a node must be silent, while others of its zone answer, until its
+	// replicas are replaced. Default 60 s.
 	DeadAfter time.Duration
 	// Interval is how often ranges are looked at. Default 1 s.
 	Interval time.Duration

@@ -149,7 +149,7 @@ func (n *testNode) start() error {
 		return err
 	}
 	cfg := Config{Engines: n.engines, Node: n.id, Network: n.ep, Router: n.router, Support: n.agent, Clock: clock,
-		Directory: n.dir, Plan: n.plan, OnFatal: n.fatal, DeadAfter: 5 * time.Second, Logger: testLogger()}
+		Directory: n.dir, Plan: n.plan, OnFatal: n.fatal, DeadAfter: 5 * time.Second, KeepReplicas: true, Logger: testLogger()}
 	if n.c.conf != nil {
 		n.c.conf(&cfg)
 	}

@@ -19,7 +19,7 @@ const (
 	sizeEvery     = 10 * time.Second // between looks at a range's size
 	ensureEvery   = 5 * time.Second  // between reminders to a follower without a replica
 	leaderlessFor = 10 * time.Second // before a replica asks whether it still belongs
-	repairEvery   = 2 * time.Second
+	repairEvery   = 2 * time.Second  // between tries to quarantine a replica
 	flushEvery    = 10 * time.Second // flushes for the sake of long logs
 	longLog       = 32 << 20         // bytes
 )
@@ -30,7 +30,8 @@ func (s *Store) maintain() {
 	tick := time.NewTimer(s.cfg.Interval)
 	defer tick.Stop()
 	slots := semaphore.NewWeighted(workers)
-	var lastFlush, lastBalance time.Time
+	var lastFlush, lastAsk, lastPlan time.Time
+	var planned map[keys.RangeID]due
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -39,15 +40,22 @@ func (s *Store) maintain() {
 		}
 		now := time.Now()
 		s.checkDisk()
-		s.trackDead(now)
-		v := s.view()
+		s.trackHealth(now)
+		if now.Sub(lastAsk) > askEvery {
+			lastAsk = now
+			s.spawnOnce(&s.asking, s.askNodes)
+		}
+		if soon, fresh := s.planSoon.Swap(false), s.fresh.Swap(false); soon || fresh || now.Sub(lastPlan) > planEvery {
+			lastPlan = now
+			planned = s.plan(now, fresh)
+		}
 		var logBytes int64
 		again := s.cfg.Interval
 		for _, r := range s.all() {
 			if s.ctx.Err() != nil {
 				return
 			}
-			n, waits := s.look(r, now, slots, &v)
+			n, waits := s.look(r, now, slots, planned)
 			logBytes += n
 			if waits {
 				again = min(again, busyAgain)
@@ -60,9 +68,6 @@ func (s *Store) maintain() {
 		}
 		if s.draining.Load() || s.full.Load() {
 			s.spawnOnce(&s.shedding, s.shedLeases)
-		} else if now.Sub(lastBalance) > balanceEvery {
-			lastBalance = now
-			s.spawnOnce(&s.balancing, s.balanceLeases)
 		}
 		tick.Reset(again)
 	}
@@ -73,7 +78,7 @@ const busyAgain = 20 * time.Millisecond
 
 // look decides what a range needs, from memory, and starts a worker. It returns the bytes
 // of a log that waits for a flush, and whether the range waits for a worker.
-func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, v *view) (logBytes int64, waits bool) {
+func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, planned map[keys.RangeID]due) (logBytes int64, waits bool) {
 	g := r.group.Load()
 	if g == nil {
 		return 0, false
@@ -88,7 +93,7 @@ func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, v *view) 
 	if !slots.TryAcquire(1) {
 		return logBytes, true // nothing is marked as done
 	}
-	jobs := s.jobs(r, now, v)
+	jobs := s.jobs(r, now, planned)
 	if worth && now.Sub(r.q.lastTruncate) > s.cfg.Interval {
 		r.q.lastTruncate = now
 		jobs = append(jobs, job{"truncate the log", s.truncate})
@@ -172,7 +177,7 @@ func (s *Store) complain(r *rep, name string, err error, ended bool) {
 
 // jobs returns what is due. It runs in the maintenance goroutine, and only while no job of
 // the range runs.
-func (s *Store) jobs(r *rep, now time.Time, v *view) []job {
+func (s *Store) jobs(r *rep, now time.Time, planned map[keys.RangeID]due) []job {
 	d := r.desc()
 	term, leads := r.leads()
 	if !leads || d == nil {
@@ -206,11 +211,9 @@ func (s *Store) jobs(r *rep, now time.Time, v *view) []job {
 			jobs = append(jobs, job{"ensure replicas", s.ensureReplicas})
 		}
 	}
-	if now.Sub(r.q.lastRepair) > repairEvery && !s.full.Load() {
-		r.q.lastRepair = now
-		if _, ok := nextStep(d, s.rangeView(r, *v)); ok {
-			jobs = append(jobs, job{"repair", s.repair})
-		}
+	if d, ok := planned[r.rangeID]; ok && !s.full.Load() {
+		delete(planned, r.rangeID) // once; what fails is planned anew
+		jobs = append(jobs, job{d.Kind.String(), s.carryOut(d)})
 	}
 	commands := r.group.Load().Commands()
 	if now.Sub(r.q.lastSize) > sizeEvery && commands != r.q.sizeCommands && d.RangeID != keys.MetaRangeID && !s.full.Load() {

@@ -62,6 +62,8 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 		}
 		return 0
 	}))
+	g("stuck_ranges", "Ranges led by this node that lack something which can't be had now, such as a voter in another zone.",
+		func() float64 { return float64(s.stuck.Load()) })
 	g("replicas", "Replicas on this node.", func() float64 { return float64(len(s.all())) })
 	g("leases", "Leases held by this node.", func() float64 { return float64(s.leases()) })
 	g("leaderless_ranges", "Replicas on this node that know no leader.", func() float64 {

@@ -47,7 +47,6 @@ type rep struct {
 		gcClean      bool      // nothing was written since the last collection's threshold
 		lastPileup   time.Time
 		pileCommands int64
-		lastRepair   time.Time
 		leaderless   time.Time
 		lastEnsure   time.Time
 		lastTruncate time.Time

@@ -18,62 +18,6 @@ import (
 	"github.com/atolldb/atoll/node/storage"
 )
 
-func TestNextStep(t *testing.T) {
-	desc := func(rs ...kv.ReplicaDescriptor) *kv.RangeDescriptor {
-		return &kv.RangeDescriptor{RangeID: 2, Start: keys.Key("a"), End: keys.Key("z"), Replicas: rs}
-	}
-	v := func(n keys.NodeID) kv.ReplicaDescriptor {
-		return kv.ReplicaDescriptor{Node: n, Replica: keys.ReplicaID(n)}
-	}
-	bad := func(n keys.NodeID) kv.ReplicaDescriptor {
-		return kv.ReplicaDescriptor{Node: n, Replica: keys.ReplicaID(n), Quarantine: kv.Differs}
-	}
-	nv := func(n keys.NodeID) kv.ReplicaDescriptor {
-		return kv.ReplicaDescriptor{Node: n, Replica: keys.ReplicaID(n), Type: kv.NonVoter}
-	}
-	node := func(id keys.NodeID, zone string, state cluster.NodeState) cluster.NodeInfo {
-		return cluster.NodeInfo{ID: id, Zone: zone, State: state}
-	}
-	three := []cluster.NodeInfo{node(1, "a", 0), node(2, "b", 0), node(3, "c", 0)}
-	spare := append(three[:3:3], node(4, "a", 0))
-	for _, tc := range []struct {
-		name  string
-		d     *kv.RangeDescriptor
-		nodes []cluster.NodeInfo
-		dead  keys.NodeID
-		want  string
-	}{
-		{"healthy", desc(v(1), v(2), v(3)), three, 0, "none"},
-		{"dead without substitute", desc(v(1), v(2), v(3)), three, 1, "none"},
-		{"dead with substitute", desc(v(1), v(2), v(3)), spare, 1, "add non-voter 4"},
-		{"substitute is there", desc(v(1), v(2), v(3), nv(4)), spare, 1, "promote to voter 4"},
-		{"substitute votes", desc(v(1), v(2), v(3), v(4)), spare, 1, "remove 1"},
-		{"a live spare is no reason", desc(v(1), v(2), v(3)), spare, 0, "none"},
-		{"decommissioning", desc(v(1), v(2), v(3)), []cluster.NodeInfo{node(1, "a", cluster.Decommissioning), three[1], three[2], node(4, "a", 0)}, 0, "add non-voter 4"},
-		{"dead before decommissioning", desc(v(1), v(2), v(3), v(4)), []cluster.NodeInfo{node(1, "a", cluster.Decommissioning), three[1], three[2], node(4, "a", 0), node(5, "b", 0)}, 2, "add non-voter 5"},
-		{"differs, with a spare node", desc(v(1), v(2), bad(3)), append(three[:3:3], node(4, "c", 0)), 0, "add non-voter 4"},
-		{"differs, the substitute votes", desc(v(1), v(2), bad(3), v(4)), append(three[:3:3], node(4, "c", 0)), 0, "remove 3"},
-		{"differs, nowhere else to go", desc(v(1), v(2), bad(3)), three, 0, "remove 3"},
-		{"differs, and its node is dead", desc(v(1), v(2), bad(3)), three, 3, "none"},
-		{"a non-voter that differs", desc(v(1), v(2), v(3), func() kv.ReplicaDescriptor { r := bad(4); r.Type = kv.NonVoter; return r }()), spare, 0, "remove 4"},
-		{"removed because it differed", desc(v(1), v(2)), three, 0, "add non-voter 3"},
-		{"removed while the others drain", desc(v(1), v(2)), []cluster.NodeInfo{node(1, "a", cluster.Draining), node(2, "b", cluster.Draining), three[2]}, 0, "add non-voter 3"},
-		{"grows into new zones", desc(v(1)), three, 0, "add non-voter 2"},
-		{"not to two", desc(v(1)), three[:2], 0, "none"},
-		{"goes on to three", desc(v(1), v(2)), three, 0, "add non-voter 3"},
-		{"dead non-voter goes", desc(v(1), v(2), v(3), nv(4)), spare, 4, "remove 4"},
-		{"five keep five", desc(v(1), v(2), v(3), v(4), v(5)), []cluster.NodeInfo{three[0], three[1], three[2], node(4, "d", 0), node(5, "e", 0)}, 5, "none"},
-	} {
-		s, ok := nextStep(tc.d, view{nodes: tc.nodes, want: 3,
-			live: func(n keys.NodeID) bool { return n != tc.dead }, dead: func(n keys.NodeID) bool { return n == tc.dead }})
-		got := "none"
-		if ok {
-			got = fmt.Sprintf("%s %d", changeName(s.kind), s.node)
-		}
-		require.Equal(t, tc.want, got, tc.name)
-	}
-}
-
 // voters waits until every range has exactly these voters and nothing else.
 func (c *testCluster) voters(limit time.Duration, want ...keys.NodeID) {
 	c.t.Helper()

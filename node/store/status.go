@@ -20,6 +20,9 @@ type status struct {
 	// counted: an older binary does not say what it has.
 	counted          bool
 	replicas, leases int
+	receiving        int   // replicas that wait for their data
+	diskUsed         int64 // bytes; what the store takes
+	diskFree         int64 // bytes; 0 if both are unknown
 }
 
 // statuses asks the live nodes how they are. Those that are not live are missing: their clients have
@@ -57,6 +60,14 @@ func (s *Store) statuses(ctx context.Context) map[keys.NodeID]status {
 
 func (s *Store) status() status {
 	st := status{said: true, counted: true, replicas: len(s.all()), leases: s.leases()}
+	for _, r := range s.all() {
+		if r.desc() == nil {
+			st.receiving++
+		}
+	}
+	if free := s.free.Load(); free > 0 && free < unknownFree {
+		st.diskFree, st.diskUsed = free, s.state.UsedBytes()+s.log.UsedBytes()
+	}
 	if s.cfg.OldestRead != nil {
 		st.oldest = s.cfg.OldestRead()
 	}
@@ -68,6 +79,9 @@ func (s *Store) onStatus(context.Context, keys.NodeID, []byte) ([]byte, error) {
 	return st.encode(), nil
 }
 
+// unknownFree is more than any disk has: how much is free is not known.
+const unknownFree = 1 << 60
+
 // statusCounts is where the counts begin, behind version and timestamp.
 const statusCounts = 13
 
@@ -75,7 +89,10 @@ func (st *status) encode() []byte {
 	b := binary.BigEndian.AppendUint64([]byte{recordVersion}, uint64(st.oldest.WallNanos))
 	b = binary.BigEndian.AppendUint32(b, uint32(st.oldest.Logical))
 	b = binary.BigEndian.AppendUint32(b, uint32(st.replicas))
-	return binary.BigEndian.AppendUint32(b, uint32(st.leases))
+	b = binary.BigEndian.AppendUint32(b, uint32(st.leases))
+	b = binary.BigEndian.AppendUint32(b, uint32(st.receiving))
+	b = binary.BigEndian.AppendUint64(b, uint64(st.diskUsed))
+	return binary.BigEndian.AppendUint64(b, uint64(st.diskFree))
 }
 
 // decodeStatus reads what a node said; the zero status if that can't be read.
@@ -90,6 +107,11 @@ func decodeStatus(b []byte) (st status) {
 	if len(b) >= statusCounts+8 {
 		st.counted = true
 		st.replicas, st.leases = int(binary.BigEndian.Uint32(b[statusCounts:])), int(binary.BigEndian.Uint32(b[statusCounts+4:]))
+	}
+	if at := statusCounts + 8; len(b) >= at+20 {
+		st.receiving = int(binary.BigEndian.Uint32(b[at:]))
+		st.diskUsed = int64(min(binary.BigEndian.Uint64(b[at+4:]), unknownFree))
+		st.diskFree = int64(min(binary.BigEndian.Uint64(b[at+12:]), unknownFree))
 	}
 	return st
 }

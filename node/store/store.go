@@ -52,19 +52,23 @@ type Store struct {
 	draining atomic.Bool
 	full     atomic.Bool
 	digests  digests
-	reading  lock     // digests are made one at a time
-	dead     deadline // guarded by mu
-	said     struct { // troubles mentioned since; guarded by mu
+	reading  lock                   // digests are made one at a time
+	health   health                 // guarded by mu
+	seen     map[keys.NodeID]status // what nodes said they have; guarded by mu
+	said     struct {               // troubles mentioned since; guarded by mu
 		since time.Time
 		n     int
 	}
 	shedding atomic.Bool
 
-	balancing   atomic.Bool
-	balanceTurn uint64 // balanceLeases only
-	free        atomic.Int64
-	paceMu      sync.Mutex
-	pace        pacer // guarded by paceMu
+	asking   atomic.Bool
+	fresh    atomic.Bool // seen is new
+	planSoon atomic.Bool // a change was carried out
+	turn     uint64      // the maintenance goroutine's
+	stuck    atomic.Int64
+	free     atomic.Int64
+	paceMu   sync.Mutex
+	pace     pacer // guarded by paceMu
 }
 
 // lateSender is the way to other ranges; it is set after the store is open, because it needs

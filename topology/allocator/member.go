@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/atolldb/atoll/topology"
 	"github.com/atolldb/atoll/topology/placement"
@@ -339,10 +340,10 @@ func (t *turn) because(m *member) string {
 		case s.zoneDown:
 			return fmt.Sprintf("zone %s has been silent for longer than it is held (%s)", s.Locality.Zone, t.a.set.ZoneHold)
 		default:
-			return fmt.Sprintf("%s has been silent for %s", t.name(m), s.For)
+			return fmt.Sprintf("%s has been silent for %s", t.name(m), s.For.Round(time.Second))
 		}
 	case distrusted:
-		return fmt.Sprintf("the replica on %s is quarantined", t.name(m))
+		return fmt.Sprintf("the replica on %s is quarantined or gone", t.name(m))
 	case leavingNode:
 		return fmt.Sprintf("%s is being decommissioned", t.name(m))
 	case wrongZone:

@@ -180,6 +180,9 @@ func (t *turn) nonVoters() (Decision, bool) {
 		if inPlace && !t.whole() {
 			continue // see finish
 		}
+		if m.why == fits && !m.reachable {
+			continue // its node is expected back
+		}
 		if k := t.keeper(z); m.reachable && t.wants(z, nil) && k != nil && !k.CaughtUp {
 			return t.wait("the non-voter on %s, which replaces that on %s, is catching up", t.name(k), t.name(m))
 		}

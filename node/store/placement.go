@@ -1,0 +1,189 @@
+package store
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/topology"
+	"github.com/atolldb/atoll/topology/allocator"
+	"github.com/atolldb/atoll/topology/placement"
+)
+
+const (
+	// planEvery is how often the allocator looks at the ranges that this node leads; it looks at the
+	// next tick once a change was carried out.
+	planEvery = 2 * time.Second
+	// askEvery is how often the other nodes are asked what they have. What is a matter of choice is
+	// begun only right after that: what was begun since would not be counted.
+	askEvery = 10 * time.Second
+	// fewLeases is how many leases a node may have without giving any away to even them out: a
+	// lease is best left where it is, as long as there is little to even out.
+	fewLeases = 16
+	// copies is how many replicas may be on their way to, or from, a node. Their bytes are paced
+	// (Config.SnapshotBytesPerSecond).
+	copies = 16
+	// noSlack keeps what is in its place from moving to even out nodes.
+	noSlack = 1
+)
+
+// due is a change that the allocator decided for a descriptor of this generation.
+type due struct {
+	allocator.Change
+	generation int64
+}
+
+// plan asks the allocator what the ranges need that this node leads.
+func (s *Store) plan(now time.Time, fresh bool) map[keys.RangeID]due {
+	v := s.nodesView(now)
+	if !fresh || s.cfg.KeepReplicas {
+		v.Settings.ReplicaSlack = noSlack
+	}
+	if !fresh || s.leases() <= fewLeases {
+		v.Settings.LeaseSlack = noSlack
+	}
+	s.turn++
+	v.Turn = s.turn
+	generations := s.rangesView(&v, now)
+	plan, err := allocator.PlanView(v)
+	if err != nil {
+		s.logger.Error("nothing is placed anew: the allocator refuses what it is told of the cluster", "err", err)
+		return nil
+	}
+	s.stuck.Store(int64(len(plan.Stuck)))
+	out := make(map[keys.RangeID]due, len(plan.Changes))
+	for _, c := range plan.Changes {
+		id := keys.RangeID(c.Range)
+		out[id] = due{c, generations[id]}
+	}
+	return out
+}
+
+// askNodes asks the other nodes what they have.
+func (s *Store) askNodes() {
+	seen := s.statuses(s.ctx)
+	s.mu.Lock()
+	s.seen = seen
+	s.mu.Unlock()
+	s.fresh.Store(true)
+}
+
+// nodesView is what the allocator sees of all nodes, and the one rule there is: voters in as many
+// zones as there are, up to Config.Voters.
+func (s *Store) nodesView(now time.Time) allocator.View {
+	v := allocator.View{Rules: []placement.Rule{{Policy: "the cluster's", Survive: topology.ZoneTier, Voters: s.cfg.Voters}}}
+	rule := &v.Rules[0]
+	zones, answer := map[string]bool{}, 0
+	s.mu.RLock()
+	health, seen := s.health, s.seen // replaced as a whole
+	s.mu.RUnlock()
+	for _, n := range s.cfg.Directory.All() {
+		l := topology.Locality{Region: n.Region, Zone: place(n)}
+		if !zones[l.Zone] {
+			zones[l.Zone] = true
+			rule.Add(placement.Zone{Locality: l, Voter: placement.Data})
+		}
+		node := allocator.Node{ID: allocator.NodeID(n.ID), Locality: l, Membership: membership(n.State)}
+		health.tell(&node, now)
+		st, counted := seen[n.ID]
+		switch {
+		case n.ID == s.cfg.Node:
+			st.replicas, st.leases = len(s.all()), s.leases()
+		case node.Health == allocator.Answers && (!counted || !st.counted):
+			node.For = 0 // nobody knows what it has: it is given nothing that it need not have
+		}
+		node.Replicas, node.Leases, node.Receiving = st.replicas, st.leases, st.receiving
+		node.DiskUsed, node.DiskCapacity = st.diskUsed, st.diskUsed+st.diskFree
+		v.Nodes = append(v.Nodes, node)
+		if node.Health == allocator.Answers {
+			answer++
+		}
+	}
+	set := &v.Settings
+	set.RestartWait = max(s.cfg.DeadAfter, time.Second)
+	set.VolumeGoneWait = time.Second // its successor answers already
+	set.ZoneHold = max(zoneHold, set.RestartWait)
+	set.Planners = max(1, min(answer, 1024))
+	set.Limits.Receive, set.Limits.Send = copies, copies
+	return v
+}
+
+// zoneHold is how long a zone of which no node answers is expected back.
+const zoneHold = 30 * time.Minute
+
+func membership(st cluster.NodeState) allocator.Membership {
+	switch st {
+	case cluster.Live:
+		return allocator.Active
+	case cluster.Decommissioning:
+		return allocator.Decommissioning
+	case cluster.Decommissioned:
+		return allocator.Decommissioned
+	}
+	return allocator.Draining // gives leases away, or has not taken part yet
+}
+
+// place names the failure domain that a node lies in.
+func place(n cluster.NodeInfo) string {
+	if n.Zone == "" {
+		return fmt.Sprintf("node %d", n.ID) // a node without a zone is a zone of its own
+	}
+	if n.Region == "" {
+		return n.Zone
+	}
+	return n.Region + "/" + n.Zone
+}
+
+// rangesView adds the ranges that this node leads and that nobody works on, and returns the
+// generations of their descriptors.
+func (s *Store) rangesView(v *allocator.View, now time.Time) map[keys.RangeID]int64 {
+	generations := map[keys.RangeID]int64{}
+	receiving := map[allocator.NodeID]int{}
+	for _, r := range s.all() {
+		d := r.desc()
+		if d == nil || r.busy.Load() || r.distrusted.Load() {
+			continue
+		}
+		if _, ok := r.leads(); !ok {
+			continue
+		}
+		out := s.rangeView(r, d, now)
+		for _, rep := range out.Replicas {
+			if rep.Type == allocator.NonVoter && !rep.CaughtUp {
+				receiving[rep.Node]++
+			}
+		}
+		v.Ranges = append(v.Ranges, out)
+		generations[d.RangeID] = d.Generation
+	}
+	for i := range v.Nodes {
+		n := &v.Nodes[i]
+		n.Receiving = max(n.Receiving, receiving[n.ID]) // what it says may be old
+		if n.ID == allocator.NodeID(s.cfg.Node) {
+			for _, sent := range receiving {
+				n.Sending += sent
+			}
+		}
+	}
+	return generations
+}
+
+// rangeView is what the allocator sees of a range. What a replica or lease costs is not measured, so
+// each counts the same.
+func (s *Store) rangeView(r *rep, d *kv.RangeDescriptor, now time.Time) allocator.Range {
+	out := allocator.Range{ID: allocator.RangeID(d.RangeID), Leaseholder: allocator.NodeID(s.cfg.Node), Bytes: r.size.Load(),
+		LeaseFor: now.Sub(time.Unix(0, r.leaseSince.Load()))}
+	for _, rd := range d.Replicas {
+		_, gone := r.gone.Load(rd.Replica)
+		rep := allocator.Replica{Node: allocator.NodeID(rd.Node), Distrusted: rd.Quarantine != kv.Trusted || gone,
+			CaughtUp: rd.Node == s.cfg.Node || r.caughtUp(raftnet.ServerID(rd.Node, rd.Replica))}
+		if rd.Type == kv.NonVoter {
+			rep.Type = allocator.NonVoter
+		}
+		out.Replicas = append(out.Replicas, rep)
+	}
+	return out
+}
