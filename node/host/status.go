@@ -93,9 +93,19 @@ const statusWait = time.Second
 // Statuses asks every live node how it is. One that does not answer in time, or has not learned to, is
 // missing.
 func (n *Node) Statuses(ctx context.Context) map[keys.NodeID]Status {
+	out := map[keys.NodeID]Status{n.Identity.Node: n.status()}
+	n.ask(ctx, raftnet.MethodNodeStatus, func(id keys.NodeID, answer []byte) {
+		if s, err := decodeStatus(answer); err == nil {
+			out[id] = s
+		}
+	})
+	return out
+}
+
+// ask sends an empty request to every other live node and calls f with each answer, one at a time.
+func (n *Node) ask(ctx context.Context, m raftnet.Method, f func(keys.NodeID, []byte)) {
 	ctx, cancel := context.WithTimeout(ctx, statusWait)
 	defer cancel()
-	out := map[keys.NodeID]Status{n.Identity.Node: n.status()}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, id := range n.Directory.Nodes() {
@@ -103,17 +113,14 @@ func (n *Node) Statuses(ctx context.Context) map[keys.NodeID]Status {
 			continue
 		}
 		wg.Go(func() {
-			b, err := n.Net.Call(ctx, id, raftnet.Control, raftnet.MethodNodeStatus, nil)
+			b, err := n.Net.Call(ctx, id, raftnet.Control, m, nil)
 			if err != nil {
 				return
 			}
-			if s, err := decodeStatus(b); err == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				out[id] = s
-			}
+			mu.Lock()
+			defer mu.Unlock()
+			f(id, b)
 		})
 	}
 	wg.Wait()
-	return out
 }

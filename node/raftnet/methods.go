@@ -86,6 +86,8 @@ const (
 	MethodReplicaQuarantine Method = 65
 	// MethodNodeStatus asks how a node is: version, start, disk (package host).
 	MethodNodeStatus Method = 66
+	// MethodFindings asks what is not as it should be with the ranges that a node leads (package host).
+	MethodFindings Method = 67
 
 	// SQL: cancel requests, schema leases, sessions of other nodes.
 	MethodSQLCancel Method = 70

@@ -1,8 +1,11 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -58,6 +61,26 @@ func (c *clusterInfo) Events(ctx context.Context) ([]catalog.EventInfo, error) {
 	for i, e := range all {
 		out[i] = catalog.EventInfo{At: e.At, Node: int32(e.Node), Kind: string(e.Kind), Range: int64(e.RangeID), Other: int32(e.Other), What: e.What, Cause: e.Cause}
 	}
+	return out, nil
+}
+
+// Violations implements catalog.ClusterInfo. Leases move while nodes are asked: a range is listed
+// once, as the node with the newest look at it says.
+func (c *clusterInfo) Violations(ctx context.Context) ([]catalog.ViolationInfo, error) {
+	by := map[int64]catalog.ViolationInfo{}
+	for node, all := range c.n.Findings(ctx) {
+		for _, f := range all {
+			v := catalog.ViolationInfo{Range: int64(f.Range), Leaseholder: int32(node), Status: "being mended", Since: f.Since, Reason: f.Reason}
+			if f.Stuck {
+				v.Status = "stuck"
+			}
+			if old, ok := by[v.Range]; !ok || old.Since.Before(v.Since) {
+				by[v.Range] = v
+			}
+		}
+	}
+	out := slices.Collect(maps.Values(by))
+	slices.SortFunc(out, func(x, y catalog.ViolationInfo) int { return cmp.Compare(x.Range, y.Range) })
 	return out, nil
 }
 

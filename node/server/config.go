@@ -34,6 +34,8 @@ type Config struct {
 	Support time.Duration
 	// ReserveBytes is the free disk space below which new writes are refused (53100).
 	ReserveBytes int64
+	// KeepReplicas keeps replicas from being moved only to even out nodes.
+	KeepReplicas bool
 	// RangeMaxBytes is the size at which a range splits.
 	RangeMaxBytes int64
 	// GCTTL is how long old versions are kept.
@@ -188,7 +190,7 @@ func (c *Config) LogEffective() {
 	c.Log.Info("configuration", "store", c.StoreDir, "region", c.Region, "zone", c.Zone, "listen", c.Listen, "advertise", c.Advertise,
 		"sql_listen", c.SQLListen, "http_listen", c.HTTPListen, "join", c.Join, "certs", c.CertsDir, "insecure", c.Insecure,
 		"cache", c.CacheBytes, "max_offset", c.MaxOffset, "support", c.Support, "disk_reserve", c.ReserveBytes,
-		"range_max_bytes", c.RangeMaxBytes, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "max_connections", c.MaxConnections,
+		"range_max_bytes", c.RangeMaxBytes, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "keep_replicas", c.KeepReplicas, "max_connections", c.MaxConnections,
 		"query_memory", c.QueryMemory, "fault_injection", c.FaultInjection)
 }
 

@@ -176,7 +176,7 @@ func (s *Server) nodeConfig() host.Config {
 		Version:    Version,
 		OldestRead: s.oldestRead, Pushdown: filters{},
 		Tune: func(sc *store.Config) {
-			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.DeadAfter = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.DeadAfter
+			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.DeadAfter, sc.KeepReplicas = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.DeadAfter, c.KeepReplicas
 		},
 		OnFatal: s.onFatal, Log: c.Log, Registerer: s.reg,
 	}

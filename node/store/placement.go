@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/atolldb/atoll/node/cluster"
@@ -53,13 +54,62 @@ func (s *Store) plan(now time.Time, fresh bool) map[keys.RangeID]due {
 		s.logger.Error("nothing is placed anew: the allocator refuses what it is told of the cluster", "err", err)
 		return nil
 	}
-	s.stuck.Store(int64(len(plan.Stuck)))
+	s.note(&plan, now)
 	out := make(map[keys.RangeID]due, len(plan.Changes))
 	for _, c := range plan.Changes {
 		id := keys.RangeID(c.Range)
 		out[id] = due{c, generations[id]}
 	}
 	return out
+}
+
+// Finding is something about a range that is not as its rule wants it.
+type Finding struct {
+	Range keys.RangeID
+	// Since is when this node found it first, in a row.
+	Since time.Time
+	// Stuck: nothing can be done about it now; Reason says what would help. Else it is being mended.
+	Stuck  bool
+	Reason string
+}
+
+// maxFindings bounds what a node tells of; metrics count all that are stuck.
+const maxFindings = 1000
+
+// note remembers what a plan found.
+func (s *Store) note(plan *allocator.Plan, now time.Time) {
+	s.stuck.Store(int64(len(plan.Stuck)))
+	var found []Finding
+	for _, f := range plan.Stuck {
+		found = append(found, Finding{Range: keys.RangeID(f.Range), Stuck: true, Reason: f.Reason})
+	}
+	for _, c := range plan.Changes {
+		if c.Priority < allocator.Preference {
+			found = append(found, Finding{Range: keys.RangeID(c.Range), Reason: c.Reason})
+		}
+	}
+	found = found[:min(len(found), maxFindings)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	since := make(map[keys.RangeID]time.Time, len(s.findings))
+	for _, f := range s.findings {
+		since[f.Range] = f.Since
+	}
+	for i := range found {
+		f := &found[i]
+		if f.Since = now; !since[f.Range].IsZero() {
+			f.Since = since[f.Range]
+		}
+	}
+	s.findings = found
+}
+
+// Findings returns what is not as it should be with the ranges that this node leads, at most a
+// thousand of them.
+func (s *Store) Findings() []Finding {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Clone(s.findings)
 }
 
 // askNodes asks the other nodes what they have.

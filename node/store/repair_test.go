@@ -49,12 +49,27 @@ func (c *testCluster) voters(limit time.Duration, want ...keys.NodeID) {
 func TestEmptyNodesJoinAndGetReplicas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, nil, "a")
+		first := c.nodes[0].store
+		c.eventually(time.Minute, func() bool { return len(first.Findings()) == 2 })
+		f := first.Findings()[1]
+		require.Equal(t, keys.RangeID(2), f.Range)
+		require.True(t, f.Stuck)
+		require.Contains(t, f.Reason, "1 of 3 voters")
+		require.NotZero(t, f.Since)
 		for i := range 50 {
 			require.NoError(t, c.nodes[0].put(t.Context(), tkey(i), fmt.Sprint(i)))
 		}
 		c.join("node-2", "b")
 		c.join("node-3", "c")
 		c.voters(time.Minute, 1, 2, 3)
+		c.eventually(time.Minute, func() bool {
+			for _, n := range c.nodes {
+				if len(n.store.Findings()) > 0 {
+					return false
+				}
+			}
+			return true
+		})
 		c.nodes[0].kill()
 		for _, n := range c.up() {
 			for i := range 50 {

@@ -54,6 +54,7 @@ type Store struct {
 	digests  digests
 	reading  lock                   // digests are made one at a time
 	health   health                 // guarded by mu
+	findings []Finding              // guarded by mu
 	seen     map[keys.NodeID]status // what nodes said they have; guarded by mu
 	said     struct {               // troubles mentioned since; guarded by mu
 		since time.Time

@@ -61,6 +61,7 @@ named in --join admits it to an existing one; it never founds a cluster by itsel
 	f.DurationVar(&cfg.MaxOffset, "max-offset", cfg.MaxOffset, "bound between the clocks of any two nodes; the same on every node")
 	f.DurationVar(&cfg.Support, "support", cfg.Support, "how long a node's promise to another lasts: what a failover costs")
 	f.Int64Var(&cfg.ReserveBytes, "disk-reserve", cfg.ReserveBytes, "free bytes on disk below which new writes are refused")
+	f.BoolVar(&cfg.KeepReplicas, "keep-replicas", cfg.KeepReplicas, "do not move replicas only to even out the nodes of a zone")
 	f.Int64Var(&cfg.RangeMaxBytes, "range-max-bytes", cfg.RangeMaxBytes, "size at which a range splits")
 	f.DurationVar(&cfg.GCTTL, "gc-ttl", cfg.GCTTL, "how long old versions are kept")
 	f.DurationVar(&cfg.DeadAfter, "dead-after", cfg.DeadAfter, "how long a node is away before its replicas are made anew in its zone")

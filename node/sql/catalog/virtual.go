@@ -62,6 +62,17 @@ type ClusterInfo interface {
 	Ranges(ctx context.Context) ([]RangeInfo, error)
 	// Events lists what happened, oldest first.
 	Events(ctx context.Context) ([]EventInfo, error)
+	// Violations lists the ranges that are not placed as their rule wants, by ID.
+	Violations(ctx context.Context) ([]ViolationInfo, error)
+}
+
+// ViolationInfo is a row of atoll.placement_violations.
+type ViolationInfo struct {
+	Range       int64
+	Leaseholder int32
+	Status      string // stuck, being mended
+	Since       time.Time
+	Reason      string
 }
 
 // EventInfo is a row of atoll.events.

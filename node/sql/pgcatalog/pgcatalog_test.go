@@ -84,6 +84,10 @@ func (cluster) Events(context.Context) ([]catalog.EventInfo, error) {
 	return []catalog.EventInfo{{At: time.Unix(1, 0), Node: 1, Kind: "lease", Range: 2, Other: 2, What: "node 1 has the lease", Cause: "a test"}, {Node: 1, Kind: "node"}}, nil
 }
 
+func (cluster) Violations(context.Context) ([]catalog.ViolationInfo, error) {
+	return []catalog.ViolationInfo{{Range: 2, Leaseholder: 1, Status: "stuck", Since: time.Unix(1, 0), Reason: "2 of 3 voters"}}, nil
+}
+
 // TestEveryRelation evaluates all relations: each value has a kind that its column's type can print.
 func TestEveryRelation(t *testing.T) {
 	withObjects(t, func(ctx context.Context, q *catalog.VirtualQuery) {
@@ -112,7 +116,7 @@ func TestEveryRelation(t *testing.T) {
 		}
 		for _, n := range []string{"pg_catalog.pg_class", "pg_catalog.pg_attribute", "pg_catalog.pg_type", "pg_catalog.pg_proc", "pg_catalog.pg_index",
 			"pg_catalog.pg_constraint", "pg_catalog.pg_roles", "pg_catalog.pg_am", "pg_catalog.pg_operator", "pg_catalog.pg_sequences", "pg_catalog.pg_stat_activity",
-			"information_schema.columns", "information_schema.tables", "information_schema.table_constraints", "atoll.zones", "atoll.nodes", "atoll.ranges", "atoll.replicas", "atoll.events"} {
+			"information_schema.columns", "information_schema.tables", "information_schema.table_constraints", "atoll.zones", "atoll.nodes", "atoll.ranges", "atoll.replicas", "atoll.events", "atoll.placement_violations"} {
 			require.NotZero(t, rows[n], n)
 		}
 	})

@@ -41,6 +41,7 @@ func init() {
 			{"replicas", types.OIDInt4Array}, {"zones", types.OIDTextArray}, {"bytes", i8}, {"problem", text}}, atollRanges},
 		{"replicas", []viewColumn{{"range_id", i8}, {"replica_id", i8}, {"node_id", i4}, {"zone", text}, {"type", text}, {"has_lease", types.OIDBool}, {"problem", text}}, atollReplicas},
 		{"events", []viewColumn{{"happened_at", types.OIDTimestampTZ}, {"node_id", i4}, {"kind", text}, {"range_id", i8}, {"other_node", i4}, {"event", text}, {"cause", text}}, atollEvents},
+		{"placement_violations", []viewColumn{{"range_id", i8}, {"leaseholder", i4}, {"status", text}, {"since", types.OIDTimestampTZ}, {"reason", text}}, atollViolations},
 	}
 }
 
@@ -163,6 +164,22 @@ func atollEvents(s *scan) error {
 			other = e.Other
 		}
 		if err := s.row("happened_at", e.At, "node_id", e.Node, "kind", e.Kind, "range_id", rangeID, "other_node", other, "event", e.What, "cause", orNull(e.Cause)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func atollViolations(s *scan) error {
+	if s.q.Cluster == nil {
+		return nil
+	}
+	all, err := s.q.Cluster.Violations(s.ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		if err := s.row("range_id", v.Range, "leaseholder", v.Leaseholder, "status", v.Status, "since", v.Since, "reason", v.Reason); err != nil {
 			return err
 		}
 	}
