@@ -37,6 +37,7 @@ type sim struct {
 	clients   sync.WaitGroup // of the workload
 	unnoticed atomic.Bool    // some machine's clock is wrong beyond the bound
 	stopping  sync.WaitGroup // killed nodes on their way out
+	over      atomic.Bool    // nothing starts any more
 	hist      history
 	members   members
 }
@@ -176,7 +177,7 @@ func (n *node) open() *process {
 func (n *node) start() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.proc != nil || n.retired.Load() {
+	if n.proc != nil || n.retired.Load() || n.s.over.Load() {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -346,6 +347,7 @@ func (n *node) shutdown() {
 
 // close ends everything; no goroutine is left.
 func (s *sim) close() {
+	s.over.Store(true) // a node that has just found its clock wrong would start again
 	var wg sync.WaitGroup
 	for _, n := range s.nodes {
 		wg.Go(n.shutdown)
