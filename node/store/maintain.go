@@ -126,11 +126,12 @@ type job struct {
 	do   func(context.Context, *rep) error
 }
 
-// trouble is a kind of work on a range that fails again and again.
-type trouble struct{ since, said time.Time }
+// trouble is a kind of work on a range that fails again and again: since when, when it did last, and
+// when that was mentioned last.
+type trouble struct{ since, last, said time.Time }
 
 // troubleAfter is for how long work on a range may fail before it is mentioned, and how often it is
-// mentioned then.
+// mentioned then. What has not failed for as long begins anew.
 const troubleAfter = time.Minute
 
 // maxTroubles is how many troubles are mentioned per troubleAfter: an outage is one for all ranges.
@@ -159,9 +160,10 @@ func (s *Store) complain(r *rep, name string, err error, ended bool) {
 	s.metrics.failures.Inc()
 	now := time.Now()
 	t, ok := r.troubles[name]
-	if !ok {
-		t = trouble{now, now}
+	if !ok || now.Sub(t.last) >= troubleAfter {
+		t = trouble{since: now, said: now}
 	}
+	t.last = now
 	if now.Sub(t.said) >= troubleAfter && s.maySay(now) {
 		t.said = now
 		s.logger.Warn("work on a range fails again and again; it is tried on", "range", r.rangeID, "work", name,
