@@ -85,7 +85,7 @@ func (t *turn) window(kind Kind, x, other *member, priority Priority, reason str
 	for i := range t.members {
 		m := &t.members[i]
 		stays := m.Type.votes() && m != leaves && !(kind == Shrink && m == x)
-		if stays && (!m.reachable || !m.CaughtUp) {
+		if stays && (!m.acks || !m.CaughtUp) {
 			return t.wait("%s: %s must answer and catch up before the window of two entries opens (S19)", reason, t.name(m))
 		}
 	}

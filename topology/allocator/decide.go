@@ -264,6 +264,10 @@ func (t *turn) drop() (Decision, bool) {
 		}
 	}
 	if bad := t.worstMisfit(); bad != nil && t.stuck.Verdict != Stuck {
+		if t.removable(bad) {
+			t.isStuck("%s, and stays until there is a place for another; %s", t.because(bad), t.noPlace())
+			return Decision{}, false
+		}
 		t.isStuck("%s, but it can't go now: %d of %d voters answer and have caught up", t.because(bad), t.ready, t.voters)
 	}
 	return Decision{}, false

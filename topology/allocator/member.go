@@ -43,6 +43,9 @@ type member struct {
 	seat      placement.Seat
 	why       misfit
 	reachable bool // it answers, and is trusted
+	// acks: it answers, and what it acknowledges counts: a quarantined replica whose data are wrong
+	// has a log like others, and votes with it.
+	acks bool
 }
 
 // turn is the decision about one range.
@@ -56,8 +59,8 @@ type turn struct {
 	lease   int        // the leaseholder's member, or -1
 	voters  int        // that count in the configuration
 	good    int        // that fit; witnesses beyond those that may be lost don't count
-	alive   int        // that are reachable
-	ready   int        // that are reachable and have caught up
+	alive   int        // that acknowledge
+	ready   int        // that acknowledge and have caught up
 	quiet   bool       // no reason is asked for
 	stuck   Decision   // what is due and can't be done
 }
@@ -73,7 +76,7 @@ func (t *turn) begin(a *Allocator, l *loads, r *Range) {
 			if m.why == fits {
 				t.good++
 			}
-			if m.reachable {
+			if m.acks {
 				t.alive++
 				if rep.CaughtUp {
 					t.ready++
@@ -113,7 +116,9 @@ func (t *turn) judge(rep Replica) member {
 	z := &t.rule.zones[s.zone]
 	m.site, m.seat = n, z.seat
 	m.seat.Witness = rep.Type.witness()
-	m.reachable = s.Health == Answers && !rep.Distrusted && s.standing != lost
+	answers := s.Health == Answers && s.standing != lost
+	m.reachable = answers && !rep.Distrusted
+	m.acks = answers && (!rep.Distrusted || rep.CaughtUp)
 	switch {
 	case s.standing == lost:
 		m.why = onLostNode
@@ -215,7 +220,7 @@ func (t *turn) removable(m *member) bool {
 
 func (t *turn) quorumWithout(m *member) bool {
 	left := t.ready
-	if m.reachable && m.CaughtUp {
+	if m.acks && m.CaughtUp {
 		left--
 	}
 	return left >= placement.Quorum(t.voters)

@@ -86,9 +86,9 @@ func (t ReplicaType) witness() bool { return t == Witness || t == NewWitness }
 type Replica struct {
 	Node NodeID
 	Type ReplicaType
-	// CaughtUp: its log is as long as the leaseholder's, or nearly.
+	// CaughtUp: its log is as long as the leaseholder's, or nearly, and it acknowledges entries.
 	CaughtUp bool
-	// Distrusted: it is quarantined (S23) and counts for nothing.
+	// Distrusted: it is quarantined (S23). Its data count for nothing; its vote does, if it has caught up.
 	Distrusted bool
 }
 

@@ -44,7 +44,7 @@ func (f *Fleet) pair(r *allocator.Range, c allocator.Change) {
 	tier := f.Rules[r.Rule].Survive
 	for _, rep := range r.Replicas {
 		goes := c.Kind != allocator.Grow && rep.Node == c.Other || c.Kind == allocator.Shrink && rep.Node == c.Node
-		if votes(rep.Type) && !goes && (!f.answers(rep.Node) || !rep.CaughtUp || rep.Distrusted) {
+		if votes(rep.Type) && !goes && (!f.acks(&rep) || !rep.CaughtUp) {
 			f.fault(r, c, "the window was opened while the voter on node %d was not ready", rep.Node)
 		}
 	}
@@ -74,7 +74,7 @@ func (f *Fleet) entry(r *allocator.Range, c allocator.Change, window bool, do fu
 	do()
 	stay := 0 // voters of the old configuration that are still there, answer and have caught up
 	for _, o := range was {
-		if rep := f.on(r, o.Node); votes(o.Type) && rep != nil && votes(rep.Type) && f.answers(o.Node) && o.CaughtUp && !o.Distrusted {
+		if rep := f.on(r, o.Node); votes(o.Type) && rep != nil && votes(rep.Type) && f.acks(&o) && o.CaughtUp {
 			stay++
 		}
 	}

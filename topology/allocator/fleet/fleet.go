@@ -194,11 +194,17 @@ func (f *Fleet) elect(r *allocator.Range) {
 
 func (f *Fleet) answers(id allocator.NodeID) bool { return f.Node(id).Health == allocator.Answers }
 
+// acks reports whether a replica acknowledges entries: a quarantined one does, unless it was told not
+// to, or is gone.
+func (f *Fleet) acks(rep *allocator.Replica) bool {
+	return f.answers(rep.Node) && (!rep.Distrusted || rep.CaughtUp)
+}
+
 func (f *Fleet) liveVoters(r *allocator.Range) (live, voters int) {
 	for _, rep := range r.Replicas {
 		if rep.Type == allocator.Voter || rep.Type == allocator.Witness {
 			voters++
-			if f.answers(rep.Node) && !rep.Distrusted {
+			if f.acks(&rep) {
 				live++
 			}
 		}
