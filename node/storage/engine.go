@@ -148,7 +148,7 @@ func openEngine(kind string, o Options, configure func(*pebble.Options)) (*engin
 		e.collector = newCollector(e)
 		if err := o.Registerer.Register(e.collector); err != nil {
 			e.collector = nil
-			return nil, errors.Join(fmt.Errorf("storage: registering metrics: %w", err), e.close())
+			return nil, errors.Join(fmt.Errorf("storage: registering metrics: %w", err), e.close(false))
 		}
 	}
 	return e, nil
@@ -278,8 +278,9 @@ func (e *engine) UsedBytes() int64 {
 	return int64(e.db.Metrics().DiskSpaceUsage())
 }
 
-// close waits for running calls. Iterators, snapshots and batches must be closed before.
-func (e *engine) close() error {
+// close waits for running calls. Iterators, snapshots and batches must be closed before, unless this
+// is a crash, which nothing is ready for.
+func (e *engine) close(crash bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -290,10 +291,10 @@ func (e *engine) close() error {
 		e.opts.Registerer.Unregister(e.collector)
 	}
 	fatal := e.fatalErr()
-	return errors.Join(fatal, e.closeDB(fatal != nil), e.lock.Close())
+	return errors.Join(fatal, e.closeDB(crash || fatal != nil), e.lock.Close())
 }
 
-// closeDB closes Pebble, which may panic when its disk has failed.
+// closeDB closes Pebble, which may panic when its disk has failed, or something still reads.
 func (e *engine) closeDB(failed bool) (err error) {
 	if failed {
 		defer func() {

@@ -55,7 +55,7 @@ func OpenLog(o LogOptions) (*LogEngine, error) {
 }
 
 // Close closes the engine. Every RaftLog fails afterwards.
-func (l *LogEngine) Close() error { return l.close() }
+func (l *LogEngine) Close() error { return l.close(false) }
 
 // SyncStalledFor returns for how long writes have waited for the disk without any of them
 // being done; zero if none waits. A watchdog withdraws a node whose disk stalls.

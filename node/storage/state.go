@@ -34,12 +34,12 @@ func (s *StateEngine) Close() error {
 	if errors.Is(err, ErrClosed) {
 		return nil
 	}
-	return errors.Join(err, s.close())
+	return errors.Join(err, s.close(false))
 }
 
 // CloseWithoutFlush closes the engine and drops what was not flushed, as a crash does.
 // Tests and the simulator use it.
-func (s *StateEngine) CloseWithoutFlush() error { return s.close() }
+func (s *StateEngine) CloseWithoutFlush() error { return s.close(true) }
 
 // Get implements Reader.
 func (s *StateEngine) Get(key keys.Key) ([]byte, bool, error) {
