@@ -18,7 +18,7 @@ func (s *Store) Drain(ctx context.Context) error {
 		s.recordNode("node %d gives its leases away and takes none", s.cfg.Node)
 	}
 	for {
-		s.shedLeases()
+		s.shedLeases(ctx)
 		left := s.leases()
 		if left == 0 {
 			return nil
@@ -55,15 +55,15 @@ func (s *Store) leases() int {
 }
 
 // shedLeases tries once to hand every lease away.
-func (s *Store) shedLeases() {
+func (s *Store) shedLeases(ctx context.Context) {
 	for _, r := range s.all() {
-		if s.ctx.Err() != nil {
+		if s.ctx.Err() != nil || ctx.Err() != nil {
 			return
 		}
 		if _, ok := r.leads(); !ok {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		if err := s.moveLease(ctx, r); err != nil {
 			s.logger.Debug("lease stays", "range", r.rangeID, "err", err)
 		}

@@ -67,7 +67,7 @@ func (s *Store) maintain() {
 			s.spawn(func() { _ = s.state.Flush() })
 		}
 		if s.draining.Load() || s.full.Load() {
-			s.spawnOnce(&s.shedding, s.shedLeases)
+			s.spawnOnce(&s.shedding, func() { s.shedLeases(s.ctx) })
 		}
 		tick.Reset(again)
 	}

@@ -82,9 +82,7 @@ func (s *Store) carryOutKind(ctx context.Context, r *rep, d due) error {
 	node, other := keys.NodeID(d.Node), keys.NodeID(d.Other)
 	switch d.Kind {
 	case allocator.TransferLease:
-		r.admin.Lock()
-		defer r.admin.Unlock()
-		return s.transfer(ctx, r, node, d.Reason)
+		return s.giveLease(ctx, r, node, d.Reason)
 	case allocator.AddNonVoter:
 		return s.repair(ctx, r, d.generation, d.Reason, step{kv.AddNonVoter, node})
 	case allocator.Promote:
@@ -147,9 +145,7 @@ func (s *Store) moveLease(ctx context.Context, r *rep) error {
 	}
 	var errs []error
 	for _, node := range keep {
-		r.admin.Lock()
-		err := s.transfer(ctx, r, node, s.whyAway(r))
-		r.admin.Unlock()
+		err := s.giveLease(ctx, r, node, s.whyAway(r))
 		if err == nil {
 			return nil
 		}
@@ -159,4 +155,14 @@ func (s *Store) moveLease(ctx context.Context, r *rep) error {
 		return fmt.Errorf("store: no live voter can take the lease of %s", r.desc())
 	}
 	return errors.Join(errs...)
+}
+
+// giveLease transfers a lease once no other change of the range is under way: one that waits for the
+// meta range may take long, and must hold up nobody who can't wait.
+func (s *Store) giveLease(ctx context.Context, r *rep, node keys.NodeID, why string) error {
+	if err := r.admin.LockContext(ctx); err != nil {
+		return fmt.Errorf("store: range %d: another change is under way: %w", r.rangeID, err)
+	}
+	defer r.admin.Unlock()
+	return s.transfer(ctx, r, node, why)
 }

@@ -139,6 +139,25 @@ func TestDecommissionAndDrain(t *testing.T) {
 	})
 }
 
+// A change that waits, for the meta range say, must not hold a node up that stops: it drains for as
+// long as it was given.
+func TestDrainDoesNotWaitForAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		l := c.leaseholder(2)
+		r := l.store.get(2)
+		r.admin.Lock()
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		require.ErrorContains(t, l.store.Drain(ctx), "1 leases are left")
+		require.Equal(t, 2*time.Second, time.Since(start))
+		r.admin.Unlock()
+		require.NoError(t, l.store.Drain(t.Context()))
+		c.close()
+	})
+}
+
 func TestSnapshotCatchUpAfterTruncation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, func(cfg *Config) { cfg.DeadAfter = time.Hour }, "a", "b", "c")
