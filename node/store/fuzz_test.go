@@ -12,6 +12,9 @@ import (
 func FuzzDecode(f *testing.F) {
 	f.Add(encodeReplicaMsg(3, &kv.RangeDescriptor{RangeID: 7, Start: keys.Key("a"), End: keys.Key("z")}))
 	f.Add([]byte{recordVersion, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2})
+	whole := status{said: true, counted: true, replicas: 3, leases: 2, receiving: 1, diskUsed: 5 << 30, diskFree: 7 << 30}
+	f.Add(whole.encode())
+	f.Add(encodeLowest(9))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if id, d, err := decodeReplicaMsg(b); err == nil {
 			again, d2, err := decodeReplicaMsg(encodeReplicaMsg(id, d))
@@ -21,6 +24,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		if st := decodeStatus(b); st.counted {
 			require.Equal(t, st, decodeStatus(st.encode()))
+		}
+		if id, err := decodeLowest(b); err == nil {
+			require.Equal(t, b, encodeLowest(id))
 		}
 	})
 }

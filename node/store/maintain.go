@@ -109,8 +109,7 @@ func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, planned m
 		ctx, cancel := context.WithTimeout(s.ctx, workTimeout)
 		defer cancel()
 		for _, j := range jobs {
-			err := j.do(ctx, r)
-			s.complain(r, j.name, err, ctx.Err() != nil)
+			s.complain(r, j.name, j.do(ctx, r))
 		}
 	})
 	if !ok {
@@ -149,12 +148,12 @@ func (s *Store) maySay(now time.Time) bool {
 }
 
 // complain keeps account of what fails. It runs in the goroutine that works on the range.
-func (s *Store) complain(r *rep, name string, err error, ended bool) {
+func (s *Store) complain(r *rep, name string, err error) {
 	if err == nil {
 		delete(r.troubles, name)
 		return
 	}
-	if ended && s.ctx.Err() != nil {
+	if s.ctx.Err() != nil {
 		return // the store closes
 	}
 	s.metrics.failures.Inc()
@@ -288,7 +287,7 @@ func (s *Store) ensureReplicas(ctx context.Context, r *rep) error {
 	for _, rd := range s.strangers(r, &d) {
 		err := s.createReplica(ctx, rd.Node, rd.Replica, &d)
 		if spent := (*spentError)(nil); errors.As(err, &spent) {
-			r.isGone(rd.Replica)
+			r.noteGone(rd.Replica)
 		}
 		errs = append(errs, err)
 	}

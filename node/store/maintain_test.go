@@ -30,7 +30,7 @@ func TestTroubleIsMentioned(t *testing.T) {
 		}
 		fail := func(r *rep, every time.Duration, times int) {
 			for range times {
-				s.complain(r, "repair", errors.New("no"), false)
+				s.complain(r, "repair", errors.New("no"))
 				time.Sleep(every)
 			}
 		}
@@ -40,7 +40,7 @@ func TestTroubleIsMentioned(t *testing.T) {
 		fail(r, 2*time.Second, 60)
 		require.Contains(t, log.String(), "range=7 work=repair")
 		require.Equal(t, 2, said())
-		s.complain(r, "repair", nil, false)
+		s.complain(r, "repair", nil)
 		fail(r, 2*time.Second, 29)
 		require.Zero(t, said(), "it has worked in between")
 		time.Sleep(time.Hour)

@@ -126,16 +126,13 @@ func (s *Store) askNodes() {
 func (s *Store) nodesView(now time.Time) allocator.View {
 	v := allocator.View{Rules: []placement.Rule{{Policy: "the cluster's", Survive: topology.ZoneTier, Voters: s.cfg.Voters}}}
 	rule := &v.Rules[0]
-	zones, answer := map[string]bool{}, 0
+	answer := 0
 	s.mu.RLock()
 	health, seen := s.health, s.seen // replaced as a whole
 	s.mu.RUnlock()
 	for _, n := range s.cfg.Directory.All() {
 		l := topology.Locality{Region: n.Region, Zone: place(n)}
-		if !zones[l.Zone] {
-			zones[l.Zone] = true
-			rule.Add(placement.Zone{Locality: l, Voter: placement.Data})
-		}
+		rule.Add(placement.Zone{Locality: l, Voter: placement.Data})
 		node := allocator.Node{ID: allocator.NodeID(n.ID), Locality: l, Membership: membership(n.State)}
 		health.tell(&node, now)
 		st, counted := seen[n.ID]

@@ -70,8 +70,8 @@ type rep struct {
 	gone       sync.Map     // keys.ReplicaID: members that their node has removed for good (S18)
 }
 
-// isGone remembers that a member's node has removed it for good. It can't come back under its ID.
-func (r *rep) isGone(id keys.ReplicaID) { r.gone.Store(id, true) }
+// noteGone remembers that a member's node has removed it for good. It can't come back under its ID.
+func (r *rep) noteGone(id keys.ReplicaID) { r.gone.Store(id, true) }
 
 var (
 	_ replica.Group = (*rep)(nil)

@@ -64,7 +64,7 @@ named in --join admits it to an existing one; it never founds a cluster by itsel
 	f.BoolVar(&cfg.KeepReplicas, "keep-replicas", cfg.KeepReplicas, "do not move replicas only to even out the nodes of a zone")
 	f.Int64Var(&cfg.RangeMaxBytes, "range-max-bytes", cfg.RangeMaxBytes, "size at which a range splits")
 	f.DurationVar(&cfg.GCTTL, "gc-ttl", cfg.GCTTL, "how long old versions are kept")
-	f.DurationVar(&cfg.DeadAfter, "dead-after", cfg.DeadAfter, "how long a node is away before its replicas are made anew in its zone")
+	f.DurationVar(&cfg.DeadAfter, "dead-after", cfg.DeadAfter, "how long a node is away, while others of its zone answer, before its replicas are made anew there")
 	f.IntVar(&cfg.MaxConnections, "max-connections", cfg.MaxConnections, "SQL clients at once")
 	f.Int64Var(&cfg.QueryMemory, "query-memory", cfg.QueryMemory, "bytes of memory that one query may use")
 	f.DurationVar(&cfg.ShutdownGrace, "shutdown-grace", cfg.ShutdownGrace, "how long a stop waits for leases and clients to leave")
