@@ -20,6 +20,8 @@ const (
 	gossipEvery = 2 * time.Second
 	// announceTimeout bounds one try to write this node's own entry, before the others are told again.
 	announceTimeout = 3 * time.Second
+	// confirmRetry is the pause between two rounds of asking the nodes to keep an entry.
+	confirmRetry = 500 * time.Millisecond
 	// updateTries bounds the tries of a change that meets another one's.
 	updateTries = 8
 )
@@ -216,6 +218,59 @@ func (d *Directory) SetState(ctx context.Context, s kv.Sender, id keys.NodeID, s
 		return nil
 	})
 	return err
+}
+
+// Confirm returns once most of the nodes that count keep a node's entry durably, and tells the
+// others on the way. Who decommissions a node calls it before the node may go: a node that does not
+// know it yet goes on counting the one that left (S1), and gossip takes seconds. Were the only node
+// that knew lost in them, and the others restarted, too few would answer for any of them to serve.
+func (d *Directory) Confirm(ctx context.Context, net raftnet.Network, self, id keys.NodeID) error {
+	entry, ok := d.Get(id)
+	if !ok {
+		return fmt.Errorf("cluster: there is no node %d", id)
+	}
+	b := encodeInfos([]NodeInfo{entry})
+	confirmed := map[keys.NodeID]bool{self: true}
+	for {
+		nodes := d.Nodes()
+		d.tell(ctx, net, nodes, b, confirmed)
+		var missing []keys.NodeID
+		for _, n := range nodes {
+			if !confirmed[n] {
+				missing = append(missing, n)
+			}
+		}
+		if kept := len(nodes) - len(missing); kept > len(nodes)/2 || len(nodes) == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(confirmRetry):
+		case <-ctx.Done():
+			return fmt.Errorf("cluster: node %d is %s, but %d of %d nodes (%v) have not confirmed that they know, and most must before it may go: start them, then run this again: %w",
+				id, entry.State, len(missing), len(nodes), missing, ctx.Err())
+		}
+	}
+}
+
+// tell sends entries to those nodes that have not confirmed them, and notes who does.
+func (d *Directory) tell(ctx context.Context, net raftnet.Network, nodes []keys.NodeID, entries []byte, confirmed map[keys.NodeID]bool) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var calls sync.WaitGroup
+	for _, n := range nodes {
+		if confirmed[n] {
+			continue
+		}
+		calls.Go(func() {
+			if _, err := net.Call(ctx, n, raftnet.Control, raftnet.MethodDirectoryUpdate, entries); err == nil {
+				mu.Lock()
+				confirmed[n] = true
+				mu.Unlock()
+			}
+		})
+	}
+	calls.Wait()
 }
 
 // Service answers joining nodes and spreads the directory.

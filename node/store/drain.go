@@ -90,6 +90,11 @@ func (s *Store) Decommission(ctx context.Context, node keys.NodeID, dead bool, p
 			return err
 		}
 	}
+	if dead {
+		if err := s.confirm(ctx, node); err != nil {
+			return err
+		}
+	}
 	for {
 		left, err := s.replicasOn(ctx, node)
 		if err == nil {
@@ -112,7 +117,15 @@ func (s *Store) Decommission(ctx context.Context, node keys.NodeID, dead bool, p
 	if dead {
 		return nil
 	}
-	return s.cfg.Directory.SetState(ctx, &s.sender, node, cluster.Decommissioned)
+	if err := s.cfg.Directory.SetState(ctx, &s.sender, node, cluster.Decommissioned); err != nil {
+		return err
+	}
+	return s.confirm(ctx, node)
+}
+
+// confirm waits until most nodes know durably what a node's state is now.
+func (s *Store) confirm(ctx context.Context, node keys.NodeID) error {
+	return s.cfg.Directory.Confirm(ctx, s.cfg.Network, s.cfg.Node, node)
 }
 
 // replicasOn counts the ranges with a replica on a node, as meta knows them.

@@ -87,3 +87,37 @@ func (n *testNode) removeReplica(id keys.RangeID) {
 	defer n.store.structure.Unlock()
 	require.NoError(n.c.t, n.store.removeLocked(n.store.get(id)))
 }
+
+// A decommission is not over while only the node that carried it out knows of it: were that node
+// lost in the seconds until gossip, and the others restarted, they would count a node that is gone
+// for ever, and too few would be left to agree on the time (S1). So it was once in the simulator.
+func TestDecommissionIsKnownToMostBeforeItIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		c.join("spare", "a")
+		c.eventually(time.Minute, func() bool { return len(c.nodes[0].dir.Nodes()) == 4 })
+		require.NoError(t, c.nodes[0].store.Decommission(t.Context(), 4, false, nil))
+		for _, n := range c.nodes[1:3] {
+			known, _ := n.dir.Get(4)
+			require.Equal(t, cluster.Decommissioned, known.State, "node %d", n.id)
+		}
+
+		// The one that knew loses its disk as the others lose their power: they serve all the same.
+		c.nodes[0].kill()
+		c.nodes[3].kill()
+		for _, n := range c.nodes[1:3] {
+			n.kill()
+		}
+		for _, n := range c.nodes[1:3] {
+			n.restart()
+		}
+		c.eventually(time.Minute, func() bool { return c.nodes[1].put(t.Context(), tkey(1), "v") == nil })
+
+		c.nodes[2].kill()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		err := c.nodes[1].dir.Confirm(ctx, c.nodes[1].ep, 2, 4)
+		require.ErrorContains(t, err, "2 of 3 nodes ([1 3]) have not confirmed")
+		c.close()
+	})
+}
