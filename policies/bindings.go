@@ -88,8 +88,9 @@ type Map struct {
 }
 
 // CompileAll compiles the policies in force over the whole key space. Spans must be in order and
-// not overlap; keys between them belong to the cluster. Each policy that is in use is checked
-// and compiled once, however many objects it holds for.
+// not overlap; keys between them belong to the cluster. Each policy that is in use is compiled
+// once, however many objects it holds for. It does not Check them: what was possible when a policy
+// was chosen may not be when a zone has gone, and then the allocator does what is left to be done.
 func CompileAll(t topology.Topology, named map[string]*Policy, b Bindings, spans []Span) (*Map, error) {
 	m := &Map{}
 	index := map[string]int{}
@@ -105,9 +106,6 @@ func CompileAll(t topology.Topology, named map[string]*Policy, b Bindings, spans
 		faults = append(faults, errors.New("no policy is bound to the cluster; bind one, for instance survive-zone"))
 	}
 	for _, name := range slices.Sorted(maps.Keys(used)) {
-		if err := named[name].Check(t); err != nil {
-			faults = append(faults, err)
-		}
 		index[name] = len(m.Rules)
 		m.Rules = append(m.Rules, named[name].Compile(t))
 	}

@@ -37,6 +37,7 @@ type Collection struct {
 	locked  map[ID]uint64           // SchemaLock held: its Holder
 	names   bool                    // wrote to the namespace
 	cleanup bool                    // something was dropped
+	placed  bool                    // changed a placement policy or a binding
 }
 
 // NewCollection returns the view of a transaction that has just begun.
@@ -49,7 +50,7 @@ func (c *Collection) Txn() Txn { return c.t }
 
 // Changes reports whether the transaction has changed the catalog.
 func (c *Collection) Changes() bool {
-	return len(c.changed) > 0 || len(c.created) > 0 || c.names
+	return len(c.changed) > 0 || len(c.created) > 0 || c.names || c.placed
 }
 
 // Created reports whether the transaction itself made the object.
@@ -405,6 +406,9 @@ func (c *Collection) Drop(ctx context.Context, d Descriptor) error {
 	if err := c.RemoveName(ctx, nameOf(d)); err != nil {
 		return err
 	}
+	if err := c.unbindDropped(ctx, d); err != nil {
+		return err
+	}
 	if err := c.Write(ctx, setState(d, DescDropped)); err != nil {
 		return err
 	}
@@ -443,13 +447,13 @@ func (c *Collection) Reset() {
 		c.m.release(p)
 	}
 	clear(c.pins)
-	c.created, c.base, c.conds, c.changed, c.names, c.cleanup = nil, nil, nil, nil, false, false
+	c.created, c.base, c.conds, c.changed, c.names, c.cleanup, c.placed = nil, nil, nil, nil, false, false, false
 }
 
 // BeforeCommit must run right before the transaction's commit: it publishes the schema
 // changes and sets the commit's deadline (SAFETY S27).
 func (c *Collection) BeforeCommit(ctx context.Context) error {
-	if len(c.changed) > 0 {
+	if len(c.changed) > 0 || c.placed {
 		generation, r, err := readGeneration(ctx, c.t, true)
 		if err != nil {
 			return err
@@ -485,7 +489,7 @@ func putGeneration(ctx context.Context, t Txn, generation uint64, r kv.GetRespon
 // cache has the changes, and gives the other nodes a moment to notice.
 func (c *Collection) Finish(ctx context.Context, committed bool) {
 	changed, cleanup, locked := c.changed, c.cleanup, c.locked
-	wrote := c.Changes()
+	wrote, publish := c.Changes(), len(c.changed) > 0 || c.placed
 	c.Reset()
 	c.locked = nil
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -503,7 +507,7 @@ func (c *Collection) Finish(ctx context.Context, committed bool) {
 	if !committed || !wrote {
 		return
 	}
-	if len(changed) > 0 {
+	if publish {
 		if err := c.m.sync(ctx); err != nil {
 			c.m.cfg.Logger.Warn("schema change not yet in this node's cache", "err", err)
 		}

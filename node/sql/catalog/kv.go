@@ -45,15 +45,16 @@ type DB interface {
 
 // The catalog's own tables. Their IDs are below 100 and have no descriptor.
 const (
-	descriptorTable = 1 // <id:4>                               -> Encode
-	namespaceTable  = 2 // <class:1> <db:4> <schema:4> <name>   -> Entry
-	counterTable    = 3 // <name>                               -> 8-byte integer, by Increment
-	changeTable     = 4 // "generation" and <generation:8>      -> what changed
-	leaseTable      = 5 // <node:4> <session:8>                 -> lease record
-	commentTable    = 6 // <class:4> <object:4> <sub:4>         -> text
-	statisticsTable = 7 // <table:4>                            -> Statistics
-	bootstrapTable  = 8 // "done"                               -> format version
-	waitTable       = 9 // <node:4> <wait:8>                    -> wait record
+	descriptorTable = 1  // <id:4>                               -> Encode
+	namespaceTable  = 2  // <class:1> <db:4> <schema:4> <name>   -> Entry
+	counterTable    = 3  // <name>                               -> 8-byte integer, by Increment
+	changeTable     = 4  // "generation" and <generation:8>      -> what changed
+	leaseTable      = 5  // <node:4> <session:8>                 -> lease record
+	commentTable    = 6  // <class:4> <object:4> <sub:4>         -> text
+	statisticsTable = 7  // <table:4>                            -> Statistics
+	bootstrapTable  = 8  // "done"                               -> format version
+	waitTable       = 9  // <node:4> <wait:8>                    -> wait record
+	placementTable  = 10 // placement policies and what they are bound to, see placementKey
 	// FirstFreeSystemTable is for others who keep system data under keys.TablePrefix.
 	FirstFreeSystemTable = 20
 )
