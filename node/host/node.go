@@ -52,6 +52,9 @@ type Config struct {
 	Time    hlc.TimeSource
 	Support time.Duration // 0: liveness' default
 	Planted raftnet.Planted
+	// AwaitRules keeps replicas and leases where they are until Store.SetRules says how ranges are
+	// placed.
+	AwaitRules bool
 	// Tune changes the store's configuration; nil leaves the defaults.
 	Tune     func(*store.Config)
 	Pushdown eval.Pushdown
@@ -201,7 +204,7 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 	sc := store.Config{
 		Events:  n.Events.Record,
 		Engines: n.Engines, Node: n.Identity.Node, Network: n.Net, Router: n.Router, Support: n.Agent, Clock: n.Clock, Directory: n.Directory,
-		Plan: plan, Pushdown: cfg.Pushdown, OldestRead: cfg.OldestRead, OnFatal: cfg.OnFatal, Logger: cfg.Log, Registerer: cfg.Registerer,
+		Plan: plan, AwaitRules: cfg.AwaitRules, Pushdown: cfg.Pushdown, OldestRead: cfg.OldestRead, OnFatal: cfg.OnFatal, Logger: cfg.Log, Registerer: cfg.Registerer,
 	}
 	if cfg.Tune != nil {
 		cfg.Tune(&sc)

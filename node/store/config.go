@@ -53,8 +53,12 @@ type Config struct {
 	UnknownReadAge time.Duration
 	// ReserveBytes is the free disk space below which new writes are refused. Default 256 MiB.
 	ReserveBytes int64
-	// Voters is how many voters a range should have where there are zones enough. Default 3.
+	// Voters is how many voters a range should have where there are zones enough, as long as no
+	// policies say otherwise (SetRules). Default 3.
 	Voters int
+	// AwaitRules: the placement rules come later, by SetRules, and until then the allocator plans
+	// nothing. A node that has started would else move what a policy had put elsewhere.
+	AwaitRules bool
 	// KeepReplicas keeps replicas from being moved only to even out nodes.
 	KeepReplicas bool
 	// DeadAfter is how long a node must be silent, while others of its zone answer, until its

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -9,9 +8,7 @@ import (
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/raftnet"
-	"github.com/atolldb/atoll/topology"
 	"github.com/atolldb/atoll/topology/allocator"
-	"github.com/atolldb/atoll/topology/placement"
 )
 
 const (
@@ -37,9 +34,14 @@ type due struct {
 	generation int64
 }
 
-// plan asks the allocator what the ranges need that this node leads.
+// plan asks the allocator what the ranges need that this node leads. Until the rules are known it
+// plans nothing.
 func (s *Store) plan(now time.Time, fresh bool) map[keys.RangeID]due {
-	v := s.nodesView(now)
+	rules := s.rules.Load()
+	if rules == nil {
+		return nil
+	}
+	v := s.nodesView(rules, now)
 	if !fresh || s.cfg.KeepReplicas {
 		v.Settings.ReplicaSlack = noSlack
 	}
@@ -48,7 +50,7 @@ func (s *Store) plan(now time.Time, fresh bool) map[keys.RangeID]due {
 	}
 	s.turn++
 	v.Turn = s.turn
-	generations := s.rangesView(&v, now)
+	generations := s.rangesView(&v, rules, now)
 	plan, err := allocator.PlanView(v)
 	if err != nil {
 		s.logger.Error("nothing is placed anew: the allocator refuses what it is told of the cluster", "err", err)
@@ -121,19 +123,18 @@ func (s *Store) askNodes() {
 	s.fresh.Store(true)
 }
 
-// nodesView is what the allocator sees of all nodes, and the one rule there is: voters in as many
-// zones as there are, up to Config.Voters.
-func (s *Store) nodesView(now time.Time) allocator.View {
-	v := allocator.View{Rules: []placement.Rule{{Policy: "the cluster's", Survive: topology.ZoneTier, Voters: s.cfg.Voters}}}
-	rule := &v.Rules[0]
+// nodesView is what the allocator sees of all nodes, and the rules. The default rule is voters in as
+// many zones as there are, up to Config.Voters.
+func (s *Store) nodesView(rules *ruleSet, now time.Time) allocator.View {
+	nodes := s.cfg.Directory.All()
+	places := Places(nodes)
+	v := allocator.View{Rules: rules.list(s.cfg.Voters, places)}
 	answer := 0
 	s.mu.RLock()
 	health, seen := s.health, s.seen // replaced as a whole
 	s.mu.RUnlock()
-	for _, n := range s.cfg.Directory.All() {
-		l := topology.Locality{Region: n.Region, Zone: place(n)}
-		rule.Add(placement.Zone{Locality: l, Voter: placement.Data})
-		node := allocator.Node{ID: allocator.NodeID(n.ID), Locality: l, Membership: membership(n.State)}
+	for _, n := range nodes {
+		node := allocator.Node{ID: allocator.NodeID(n.ID), Locality: places[n.ID], Membership: membership(n.State)}
 		health.tell(&node, now)
 		st, counted := seen[n.ID]
 		switch {
@@ -173,20 +174,9 @@ func membership(st cluster.NodeState) allocator.Membership {
 	return allocator.Draining // gives leases away, or has not taken part yet
 }
 
-// place names the failure domain that a node lies in.
-func place(n cluster.NodeInfo) string {
-	if n.Zone == "" {
-		return fmt.Sprintf("node %d", n.ID) // a node without a zone is a zone of its own
-	}
-	if n.Region == "" {
-		return n.Zone
-	}
-	return n.Region + "/" + n.Zone
-}
-
 // rangesView adds the ranges that this node leads and that nobody works on, and returns the
 // generations of their descriptors.
-func (s *Store) rangesView(v *allocator.View, now time.Time) map[keys.RangeID]int64 {
+func (s *Store) rangesView(v *allocator.View, rules *ruleSet, now time.Time) map[keys.RangeID]int64 {
 	generations := map[keys.RangeID]int64{}
 	receiving := map[allocator.NodeID]int{}
 	for _, r := range s.all() {
@@ -198,6 +188,7 @@ func (s *Store) rangesView(v *allocator.View, now time.Time) map[keys.RangeID]in
 			continue
 		}
 		out := s.rangeView(r, d, now)
+		out.Rule = rules.at(d.Start)
 		for _, rep := range out.Replicas {
 			if rep.Type == allocator.NonVoter && !rep.CaughtUp {
 				receiving[rep.Node]++

@@ -63,9 +63,10 @@ type Store struct {
 	shedding atomic.Bool
 
 	asking   atomic.Bool
-	fresh    atomic.Bool // seen is new
-	planSoon atomic.Bool // a change was carried out
-	turn     uint64      // the maintenance goroutine's
+	fresh    atomic.Bool             // seen is new
+	planSoon atomic.Bool             // a change was carried out, or the rules are others
+	rules    atomic.Pointer[ruleSet] // nil: not known yet
+	turn     uint64                  // the maintenance goroutine's
 	stuck    atomic.Int64
 	free     atomic.Int64
 	paceMu   sync.Mutex
@@ -94,6 +95,9 @@ func Open(cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, state: cfg.Engines.State, log: cfg.Engines.Log, logger: cfg.Logger.With("node", cfg.Node),
 		replicas: map[keys.RangeID]*rep{}, structure: newLock(), reading: newLock()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if !cfg.AwaitRules {
+		s.rules.Store(&ruleSet{})
+	}
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registerer, s); err != nil {
 		return nil, err

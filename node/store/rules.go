@@ -1,0 +1,69 @@
+package store
+
+import (
+	"fmt"
+
+	"github.com/atolldb/atoll/node/cluster"
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/policies"
+	"github.com/atolldb/atoll/topology"
+	"github.com/atolldb/atoll/topology/placement"
+)
+
+// ruleSet is what ranges are placed by.
+type ruleSet struct {
+	policies *policies.Map // nil: the default rule holds for every range
+}
+
+// SetRules makes ranges follow a map of compiled policies, from the next plan on: each the rule that
+// holds at its first key, until it is split where another one begins. nil brings the default rule
+// back. The policies must be compiled against the zones that Places names.
+func (s *Store) SetRules(m *policies.Map) {
+	s.rules.Store(&ruleSet{m})
+	s.planSoon.Store(true)
+}
+
+// list returns the rules that a plan refers to. Those of policies are shared and never written to.
+func (rs *ruleSet) list(voters int, zones map[keys.NodeID]topology.Locality) []placement.Rule {
+	if rs.policies != nil {
+		return rs.policies.Rules
+	}
+	rule := placement.Rule{Policy: "the cluster's", Survive: topology.ZoneTier, Voters: voters}
+	for _, l := range zones {
+		rule.Add(placement.Zone{Locality: l, Voter: placement.Data})
+	}
+	return []placement.Rule{rule}
+}
+
+// at returns which of the rules holds for a range that begins with a key.
+func (rs *ruleSet) at(start keys.Key) int {
+	if rs.policies == nil {
+		return 0
+	}
+	return rs.policies.Rule(start)
+}
+
+// Places names the failure domain that each node lies in. Policies know zones by these names: the
+// name of the zone alone, or "region/zone" where another region has a zone of that name as well. A
+// node without a zone is a zone of its own.
+func Places(nodes []cluster.NodeInfo) map[keys.NodeID]topology.Locality {
+	region, twice := map[string]string{}, map[string]bool{} // by zone
+	for _, n := range nodes {
+		if r, ok := region[n.Zone]; ok && r != n.Region {
+			twice[n.Zone] = true
+		}
+		region[n.Zone] = n.Region
+	}
+	out := make(map[keys.NodeID]topology.Locality, len(nodes))
+	for _, n := range nodes {
+		l := topology.Locality{Region: n.Region, Zone: n.Zone}
+		switch {
+		case n.Zone == "":
+			l.Zone = fmt.Sprintf("node %d", n.ID)
+		case n.Region != "" && twice[n.Zone]:
+			l.Zone = n.Region + "/" + n.Zone
+		}
+		out[n.ID] = l
+	}
+	return out
+}
