@@ -11,6 +11,7 @@ import (
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/raftnet"
+	"github.com/atolldb/atoll/topology/allocator"
 )
 
 const (
@@ -212,16 +213,36 @@ func (s *Store) jobs(r *rep, now time.Time, planned map[keys.RangeID]due) []job 
 			jobs = append(jobs, job{"ensure replicas", s.ensureReplicas})
 		}
 	}
-	if d, ok := planned[r.rangeID]; ok && !s.full.Load() {
-		delete(planned, r.rangeID) // once; what fails is planned anew
-		jobs = append(jobs, job{d.Kind.String(), s.carryOut(d)})
-	}
+	jobs = append(jobs, s.placementJobs(r, d, planned)...)
 	commands := r.group.Load().Commands()
 	if now.Sub(r.q.lastSize) > sizeEvery && commands != r.q.sizeCommands && d.RangeID != keys.MetaRangeID && !s.full.Load() {
 		r.q.lastSize, r.q.sizeCommands = now, commands
 		jobs = append(jobs, job{"split by size", s.splitBySize})
 	}
 	return append(jobs, s.gcJobs(r, now, commands)...)
+}
+
+// placementJobs are what the allocator planned, and a split where the rule ends that a range follows.
+// What is urgent does not wait for the split, which needs other ranges. The rest comes after it, and
+// is planned anew if it was made: a copy of the whole range would be one of too much.
+func (s *Store) placementJobs(r *rep, d *kv.RangeDescriptor, planned map[keys.RangeID]due) []job {
+	if s.full.Load() {
+		return nil
+	}
+	var jobs []job
+	if s.spansPolicies(r, d) {
+		jobs = append(jobs, job{"split where another policy begins", s.splitByPolicy})
+	}
+	p, ok := planned[r.rangeID]
+	if !ok {
+		return jobs
+	}
+	delete(planned, r.rangeID) // once; what fails is planned anew
+	change := job{p.Kind.String(), s.carryOut(p)}
+	if p.Priority <= allocator.Leave {
+		return append([]job{change}, jobs...)
+	}
+	return append(jobs, change)
 }
 
 // followed reports whether the descriptor names what the raft configuration names. Both are

@@ -19,6 +19,7 @@ import (
 	"github.com/atolldb/atoll/node/replica/group"
 	"github.com/atolldb/atoll/node/replica/raftcmd"
 	"github.com/atolldb/atoll/node/storage"
+	"github.com/atolldb/atoll/policies"
 )
 
 // rep is one replica: its transport, raft group, and request path.
@@ -52,6 +53,8 @@ type rep struct {
 		lastTruncate time.Time
 		agreedDesc   *kv.RangeDescriptor // followed found this one and
 		agreedConfig uint64              // the configuration of this index alike
+		oneRuleMap   *policies.Map       // spansPolicies found no boundary of this map
+		oneRuleDesc  *kv.RangeDescriptor // in this range
 
 		lastQuarantine time.Time
 		complained     time.Time // that a quarantined replica is not replaced; or there was none

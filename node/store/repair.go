@@ -70,8 +70,10 @@ func (h *health) tell(n *allocator.Node, now time.Time) {
 // carryOut returns the work that a change is.
 func (s *Store) carryOut(d due) func(context.Context, *rep) error {
 	return func(ctx context.Context, r *rep) error {
-		if err := s.carryOutKind(ctx, r, d); err != nil {
-			return err
+		if now := r.desc(); now == nil || now.Generation == d.generation { // else it was decided for another range
+			if err := s.carryOutKind(ctx, r, d); err != nil {
+				return err
+			}
 		}
 		s.planSoon.Store(true)
 		return nil

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/atolldb/atoll/node/cluster"
 	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/policies"
 	"github.com/atolldb/atoll/topology"
 	"github.com/atolldb/atoll/topology/placement"
@@ -41,6 +43,46 @@ func (rs *ruleSet) at(start keys.Key) int {
 		return 0
 	}
 	return rs.policies.Rule(start)
+}
+
+// spansPolicies reports whether another rule begins inside a range. It searches only where the map or
+// the range is another than when there was no boundary last.
+func (s *Store) spansPolicies(r *rep, d *kv.RangeDescriptor) bool {
+	m := s.policies()
+	if m == nil || d.RangeID == keys.MetaRangeID || r.q.oneRuleMap == m && r.q.oneRuleDesc == d {
+		return false
+	}
+	if len(m.Boundaries(d.Start, d.End)) > 0 {
+		return true
+	}
+	r.q.oneRuleMap, r.q.oneRuleDesc = m, d
+	return false
+}
+
+// policies returns the map in force; nil while the default rule holds, or none is known.
+func (s *Store) policies() *policies.Map {
+	if rs := s.rules.Load(); rs != nil {
+		return rs.policies
+	}
+	return nil
+}
+
+// splitByPolicy splits a range where the rule ends that holds at its first key.
+func (s *Store) splitByPolicy(ctx context.Context, r *rep) error {
+	m, d := s.policies(), r.desc()
+	if m == nil {
+		return nil
+	}
+	at := m.Boundaries(d.Start, d.End)
+	if len(at) == 0 {
+		return nil // it has been split, or the rules are others
+	}
+	why := fmt.Sprintf("policy %q holds up to there, policy %q from there on", m.Rules[m.Rule(d.Start)].Policy, m.Rules[m.Rule(at[0])].Policy)
+	if _, err := s.splitAt(ctx, r.replica.Load(), &kv.AdminSplitRequest{SplitKey: at[0]}, why); err != nil {
+		return err
+	}
+	s.planSoon.Store(true)
+	return nil
 }
 
 // Places names the failure domain that each node lies in. Policies know zones by these names: the
