@@ -405,6 +405,7 @@ const (
 	AddNonVoter ReplicaChangeKind = iota
 	PromoteToVoter
 	RemoveReplica
+	DemoteToNonVoter
 )
 
 func (*GetRequest) request()                 {}

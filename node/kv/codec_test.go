@@ -67,7 +67,7 @@ var enums = map[reflect.Type]int64{
 	reflect.TypeFor[Isolation]():         int64(ReadCommitted),
 	reflect.TypeFor[TxnStatus]():         int64(TxnAborted),
 	reflect.TypeFor[PushKind]():          int64(PushTouch),
-	reflect.TypeFor[ReplicaChangeKind](): int64(RemoveReplica),
+	reflect.TypeFor[ReplicaChangeKind](): int64(DemoteToNonVoter),
 	reflect.TypeFor[ReplicaType]():       int64(Witness),
 	reflect.TypeFor[Quarantine]():        int64(LostLog),
 	reflect.TypeFor[RetryReason]():       int64(RetryUncertainty),
@@ -206,11 +206,27 @@ func TestDecodeRefuses(t *testing.T) {
 	require.Len(t, ba.Requests, 1)
 }
 
+func TestReplicaChangeKindsAreBounded(t *testing.T) {
+	for kind := range DemoteToNonVoter + 2 {
+		in := &AdminChangeReplicasRequest{Key: []byte("k"), Generation: 3, Kind: kind, Node: 2}
+		ba, err := DecodeBatchRequest(EncodeBatchRequest(nil, &BatchRequest{Requests: []Request{in}}))
+		if kind > DemoteToNonVoter {
+			require.ErrorContains(t, err, "unknown value 4")
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, []Request{in}, ba.Requests)
+	}
+}
+
 func fuzzSeeds(f *testing.F) {
 	t := &testing.T{}
 	for n := 1; n < len(methods); n++ {
 		f.Add(EncodeBatchRequest(nil, &BatchRequest{Requests: []Request{filled(t, methods[n].request(), 3)}}))
 		f.Add(EncodeReply(nil, &BatchResponse{Responses: []Response{filled(t, methods[n].response(), 3)}}, nil))
+	}
+	for kind := range DemoteToNonVoter + 1 {
+		f.Add(EncodeBatchRequest(nil, &BatchRequest{Requests: []Request{&AdminChangeReplicasRequest{Key: []byte("k"), Generation: 3, Kind: kind, Node: 2}}}))
 	}
 	for n := 1; n < len(errorTypes); n++ {
 		f.Add(EncodeReply(nil, nil, filled(t, errorTypes[n](), 3)))

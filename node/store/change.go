@@ -49,6 +49,8 @@ func (s *Store) changeReplicas(ctx context.Context, rr *replica.Replica, req *kv
 		err = s.promote(ctx, r, req.Node)
 	case kv.RemoveReplica:
 		err = s.removeMember(ctx, r, req.Node)
+	case kv.DemoteToNonVoter:
+		err = s.demote(ctx, r, req.Node)
 	default:
 		err = &kv.InvalidRequestError{Detail: fmt.Sprintf("unknown replica change %d", req.Kind)}
 	}
@@ -178,34 +180,55 @@ func (s *Store) promote(ctx context.Context, r *rep, node keys.NodeID) error {
 	return s.reconfigure(ctx, r, group.AddVoter, id)
 }
 
-// errNeedsTransfer refuses the removal of the leaseholder's own replica.
-var errNeedsTransfer = errors.New("store: the leaseholder's own replica can't be removed; transfer the lease first")
+// errNeedsTransfer refuses the removal of the leaseholder's own replica, or of its vote.
+var errNeedsTransfer = errors.New("store: the leaseholder's own replica can't be removed or demoted; transfer the lease first")
 
-func (s *Store) removeMember(ctx context.Context, r *rep, node keys.NodeID) error {
-	d := r.desc().Clone()
-	rd, ok := d.Replica(node)
-	if !ok {
-		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has no replica of %s", node, &d)}
-	}
-	if node == s.cfg.Node {
+// votesWithout refuses to take the vote of a replica that the range can't do without.
+func (s *Store) votesWithout(r *rep, rd kv.ReplicaDescriptor) error {
+	if rd.Node == s.cfg.Node {
 		return errNeedsTransfer
 	}
-	if rd.Type == kv.Voter {
-		voters, reachable := 0, 0
-		for _, o := range d.Replicas {
-			if o.Type != kv.Voter {
-				continue
-			}
-			voters++
-			if o.Node != node && (o.Node == s.cfg.Node || s.cfg.Support.Live(o.Node) && r.caughtUp(raftnet.ServerID(o.Node, o.Replica))) {
-				reachable++
-			}
+	if rd.Type != kv.Voter {
+		return nil
+	}
+	d := r.desc()
+	voters, reachable := 0, 0
+	for _, o := range d.Replicas {
+		if o.Type != kv.Voter {
+			continue
 		}
-		if quorum := voters/2 + 1; reachable < quorum && voters > 2 || reachable < 1 {
-			// REQUIRES: S19
-			return fmt.Errorf("%w: removing node %d would leave %d reachable voters of %s, fewer than the quorum of %d",
-				replica.ErrRejected, node, reachable, &d, quorum)
+		voters++
+		if o.Node != rd.Node && (o.Node == s.cfg.Node || s.cfg.Support.Live(o.Node) && r.caughtUp(raftnet.ServerID(o.Node, o.Replica))) {
+			reachable++
 		}
+	}
+	if quorum := voters/2 + 1; reachable < quorum && voters > 2 || reachable < 1 {
+		// REQUIRES: S19
+		return fmt.Errorf("%w: without the vote of node %d there would be %d reachable voters of %s, fewer than the quorum of %d",
+			replica.ErrRejected, rd.Node, reachable, d, quorum)
+	}
+	return nil
+}
+
+// demote takes a replica's vote and keeps the replica.
+func (s *Store) demote(ctx context.Context, r *rep, node keys.NodeID) error {
+	rd, ok := r.desc().Replica(node)
+	if !ok || rd.Type != kv.Voter {
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has no voter of %s", node, r.desc())}
+	}
+	if err := s.votesWithout(r, rd); err != nil {
+		return err
+	}
+	return s.reconfigure(ctx, r, group.Demote, raftnet.ServerID(node, rd.Replica))
+}
+
+func (s *Store) removeMember(ctx context.Context, r *rep, node keys.NodeID) error {
+	rd, ok := r.desc().Replica(node)
+	if !ok {
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has no replica of %s", node, r.desc())}
+	}
+	if err := s.votesWithout(r, rd); err != nil {
+		return err
 	}
 	if err := s.reconfigure(ctx, r, group.Remove, raftnet.ServerID(node, rd.Replica)); err != nil {
 		return err

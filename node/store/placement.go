@@ -190,7 +190,8 @@ func (s *Store) rangesView(v *allocator.View, rules *ruleSet, now time.Time) map
 		out := s.rangeView(r, d, now)
 		out.Rule = rules.at(d.Start)
 		for _, rep := range out.Replicas {
-			if rep.Type == allocator.NonVoter && !rep.CaughtUp {
+			// Some do not vote for good: those on a silent node are not on their way there.
+			if rep.Type == allocator.NonVoter && !rep.CaughtUp && s.cfg.Support.Live(keys.NodeID(rep.Node)) {
 				receiving[rep.Node]++
 			}
 		}

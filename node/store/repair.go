@@ -89,6 +89,8 @@ func (s *Store) carryOutKind(ctx context.Context, r *rep, d due) error {
 		return s.repair(ctx, r, d.generation, d.Reason, step{kv.AddNonVoter, node})
 	case allocator.Promote:
 		return s.repair(ctx, r, d.generation, d.Reason, step{kv.PromoteToVoter, node})
+	case allocator.Demote:
+		return s.repair(ctx, r, d.generation, d.Reason, step{kv.DemoteToNonVoter, node})
 	case allocator.Remove:
 		return s.repair(ctx, r, d.generation, d.Reason, step{kv.RemoveReplica, node})
 	case allocator.Replace:
@@ -123,7 +125,7 @@ func (s *Store) repair(ctx context.Context, r *rep, generation int64, why string
 }
 
 func changeName(k kv.ReplicaChangeKind) string {
-	return [...]string{"add non-voter", "promote to voter", "remove"}[k]
+	return [...]string{"add non-voter", "promote to voter", "remove", "demote to non-voter"}[k]
 }
 
 // moveLease hands a range to a live voter on a node that keeps leases. A replica that is

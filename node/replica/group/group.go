@@ -371,6 +371,7 @@ const (
 	AddLearner Change = iota // a replica without a vote
 	AddVoter                 // or the promotion of a learner
 	Remove
+	Demote // a voter stays without its vote
 )
 
 // ChangeConfig makes one membership change and returns once it is committed and applied
@@ -390,6 +391,8 @@ func (g *Group) ChangeConfig(ctx context.Context, kind Change, id raft.ServerID,
 			f = inst.raft.AddNonvoter(id, addr, expect, wait)
 		case AddVoter:
 			f = inst.raft.AddVoter(id, addr, expect, wait)
+		case Demote:
+			f = inst.raft.DemoteVoter(id, expect, wait)
 		default:
 			f = inst.raft.RemoveServer(id, expect, wait)
 		}

@@ -389,6 +389,14 @@ func TestSnapshotCatchesUpAndJoins(t *testing.T) {
 				require.NoError(t, l.put("after", "9"))
 				c.settle()
 				require.Equal(t, "9", n.get("after"))
+
+				// Without its vote it still follows.
+				require.NoError(t, l.g.ChangeConfig(t.Context(), Demote, ServerID(9, 9), 0))
+				sv := l.g.State().Config.Servers
+				require.Equal(t, raft.Server{Suffrage: raft.Nonvoter, ID: ServerID(9, 9), Address: raft.ServerAddress(ServerID(9, 9))}, sv[len(sv)-1])
+				require.NoError(t, l.put("demoted", "9"))
+				c.settle()
+				require.Equal(t, "9", n.get("demoted"))
 				c.close()
 			})
 		})
