@@ -39,21 +39,22 @@ func mentionsAtoll(sql string) bool {
 // piece is a statement's bytes in the query string.
 type piece struct{ start, end int }
 
-var errUnterminated = errors.New("unterminated token")
+var errAtomic = errors.New("a function's body holds semicolons")
 
-// split cuts a query string at its semicolons.
+// split cuts a query string at its semicolons. If a token does not end, it is in the last
+// piece, and the error says so as PostgreSQL does.
 func split(sql string) ([]piece, error) {
 	var out []piece
 	s := scanner{src: sql}
-	start, depth, empty := 0, 0, true
+	start, depth, empty, begin := 0, 0, true, false
 	for {
 		t, ok := s.next()
 		if !ok {
-			if s.pos < len(sql) || t.kind != 0 {
-				return nil, errUnterminated
-			}
 			if !empty {
 				out = append(out, piece{start, len(sql)})
+			}
+			if t.kind != 0 {
+				return out, unterminated(sql, t)
 			}
 			return out, nil
 		}
@@ -62,9 +63,9 @@ func split(sql string) ([]piece, error) {
 			depth++
 		case t.kind == ')':
 			depth--
-		case t.kind == 'w' && wordIs(sql[t.start:t.end], "atomic"):
+		case begin && t.kind == 'w' && wordIs(sql[t.start:t.end], "atomic"):
 			// CREATE FUNCTION ... BEGIN ATOMIC holds semicolons: leave it to PostgreSQL.
-			return nil, errUnterminated
+			return nil, errAtomic
 		case t.kind == ';' && depth == 0:
 			if !empty {
 				out = append(out, piece{start, t.start})
@@ -72,21 +73,17 @@ func split(sql string) ([]piece, error) {
 			start, empty = t.end, true
 			continue
 		}
+		begin = t.kind == 'w' && wordIs(sql[t.start:t.end], "begin")
 		if empty {
 			start, empty = t.start, false
 		}
 	}
 }
 
-// parseAtoll recognises ALTER TABLE <name> SPLIT AT VALUES (...), ... and ALTER NODE; nil for
-// anything else.
+// parseAtoll recognises Atoll's own statements; nil for anything else.
 func parseAtoll(sql string, p piece) (*Statement, error) {
 	s := scanner{src: sql[:p.end], pos: p.start}
-	word := func(want string) (token, bool) {
-		t, ok := s.next()
-		return t, ok && t.kind == 'w' && wordIs(sql[t.start:t.end], want)
-	}
-	if _, ok := word("alter"); !ok {
+	if t, ok := s.next(); !ok || t.kind != 'w' || !wordIs(sql[t.start:t.end], "alter") {
 		return nil, nil
 	}
 	switch t, ok := s.next(); {
@@ -94,9 +91,15 @@ func parseAtoll(sql string, p piece) (*Statement, error) {
 		return nil, nil
 	case wordIs(sql[t.start:t.end], "node"):
 		return parseNode(sql, p, &s)
-	case !wordIs(sql[t.start:t.end], "table"):
-		return nil, nil
+	case wordIs(sql[t.start:t.end], "table"):
+		return parseSplit(sql, p, &s)
 	}
+	return nil, nil
+}
+
+// parseSplit parses what follows ALTER TABLE: <name> SPLIT AT VALUES (...), ...; nil for
+// anything else.
+func parseSplit(sql string, p piece, s *scanner) (*Statement, error) {
 	nameStart := s.pos
 	nameEnd := 0
 	for {
@@ -112,7 +115,7 @@ func parseAtoll(sql string, p piece) (*Statement, error) {
 			return nil, nil
 		}
 	}
-	if t, ok := word("at"); !ok {
+	if t, ok := s.next(); !ok || t.kind != 'w' || !wordIs(sql[t.start:t.end], "at") {
 		if nameEnd <= nameStart || strings.TrimSpace(sql[nameStart:nameEnd]) == "" {
 			return nil, nil // ALTER TABLE split ...
 		}
@@ -148,11 +151,15 @@ func parseAtoll(sql string, p piece) (*Statement, error) {
 	for _, l := range sel.ValuesLists {
 		own.Rows = append(own.Rows, l.GetList().GetItems())
 	}
+	return ownStatement(sql, p, own), nil
+}
+
+func ownStatement(sql string, p piece, own AtollStatement) *Statement {
 	end := p.end
 	for end > p.start && isSpace(sql[end-1]) {
 		end--
 	}
-	return &Statement{source: sql, start: p.start, end: end, ascii: isASCII(sql), Atoll: own}, nil
+	return &Statement{source: sql, start: p.start, end: end, Atoll: own}
 }
 
 // parsePadded parses prefix plus sql[start:end] so that locations are offsets into sql.
@@ -176,6 +183,20 @@ func parsePadded(sql, prefix string, start, end int) (*ast.Node, error) {
 
 func syntaxAt(sql string, t token) error {
 	return pgerror.New(pgerrcode.SyntaxError, "syntax error at or near \"%s\"", sql[t.start:t.end]).At(charIndex(sql, t.start))
+}
+
+// unterminated is PostgreSQL's error for a token without an end.
+func unterminated(sql string, t token) error {
+	what := "quoted string"
+	switch sql[t.start] {
+	case '"':
+		what = "quoted identifier"
+	case '$':
+		what = "dollar-quoted string"
+	case '/':
+		what = "/* comment"
+	}
+	return pgerror.New(pgerrcode.SyntaxError, "unterminated %s at or near \"%s\"", what, sql[t.start:t.end]).At(charIndex(sql, t.start))
 }
 
 // charIndex is the 1-based character index of a byte offset.

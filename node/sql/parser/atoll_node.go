@@ -67,9 +67,5 @@ func parseNode(sql string, p piece, s *scanner) (*Statement, error) {
 			return nil, syntaxAt(sql, t)
 		}
 	}
-	end := p.end
-	for end > p.start && isSpace(sql[end-1]) {
-		end--
-	}
-	return &Statement{source: sql, start: p.start, end: end, ascii: isASCII(sql), Atoll: own}, nil
+	return ownStatement(sql, p, own), nil
 }

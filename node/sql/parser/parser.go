@@ -2,6 +2,7 @@ package parser
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -81,6 +82,10 @@ func Parse(sql string) ([]*Statement, error) {
 	if err != nil {
 		return nil, err
 	}
+	ascii := isASCII(sql) // once: there can be a million statements
+	for _, s := range st {
+		s.ascii = ascii
+	}
 	if len(sql) <= cacheMaxBytes {
 		cache.Add(strings.Clone(sql), st)
 	}
@@ -113,9 +118,17 @@ func parse(sql string) ([]*Statement, error) {
 		return parsePostgres(sql, sql, 0)
 	}
 	pieces, err := split(sql)
-	if err != nil {
-		// Not even tokens: PostgreSQL's parser has the better message.
+	isOwn := func(p piece) bool {
+		own, err := parseAtoll(sql, p)
+		return own != nil || err != nil
+	}
+	if !slices.ContainsFunc(pieces, isOwn) {
+		// The word is a name or in a string, or these are not even tokens. PostgreSQL knows best
+		// where its statements end, and has the better messages.
 		return parsePostgres(sql, sql, 0)
+	}
+	if err != nil {
+		return nil, err
 	}
 	var out []*Statement
 	for _, p := range pieces {
@@ -143,7 +156,6 @@ func parsePostgres(sql, text string, base int) ([]*Statement, error) {
 	if err != nil {
 		return nil, syntaxError(err, sql, base)
 	}
-	ascii := isASCII(sql)
 	out := make([]*Statement, 0, len(tree.Stmts))
 	for _, raw := range tree.Stmts {
 		start, end := int(raw.StmtLocation), int(raw.StmtLocation+raw.StmtLen)
@@ -159,7 +171,7 @@ func parsePostgres(sql, text string, base int) ([]*Statement, error) {
 		for end > start && (isSpace(text[end-1]) || text[end-1] == ';') {
 			end--
 		}
-		out = append(out, &Statement{source: sql, start: base + start, end: base + end, base: base, ascii: ascii, Node: raw.Stmt})
+		out = append(out, &Statement{source: sql, start: base + start, end: base + end, base: base, Node: raw.Stmt})
 	}
 	return out, nil
 }

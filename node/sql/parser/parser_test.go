@@ -94,6 +94,24 @@ func TestSplitAt(t *testing.T) {
 	}
 }
 
+// TestSplitIsPostgres: the query string has one of Atoll's words, and is cut where PostgreSQL would.
+func TestSplitIsPostgres(t *testing.T) {
+	for sql, want := range map[string]int{
+		"-- split\rselect 1":                                       1,
+		"alter node 1 drain; -- é\rselect 1; select 2":             3,
+		"alter node 1 drain; select atomic from t":                 2,
+		"select E'a'\n'b\\';split' from t where x = ';'; select 2": 2,
+	} {
+		st, err := Parse(sql)
+		require.NoError(t, err, sql)
+		require.Len(t, st, want, sql)
+	}
+	for _, sql := range []string{"/* split", "select 1; /* split", "alter node 1 drain /* x", "alter node 1 drain; /* /* */"} {
+		_, err := Parse(sql)
+		require.Error(t, err, sql)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"select 1", "alter table t split at values (1)", "select $$a$$ || E'\\'' -- x", "/* /* */", "select 'é", "a;b;;", "$", "split"} {
 		f.Add(s)

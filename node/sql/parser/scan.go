@@ -21,7 +21,8 @@ type scanner struct {
 	pos int
 }
 
-// next returns the next token; false at the end, or where a string does not end.
+// next returns the next token; false at the end, or where a string or a comment does not end:
+// then the token has a kind.
 func (s *scanner) next() (token, bool) {
 	if !s.skip() {
 		return token{}, false
@@ -51,6 +52,8 @@ func (s *scanner) next() (token, bool) {
 		}
 	case c == '$':
 		kind, ok = s.dollar()
+	case c == '/' && s.at(1) == '*':
+		s.pos, ok = len(s.src), false
 	case isDigit(c) || c == '.' && isDigit(s.at(1)):
 		kind = '0'
 		for s.pos < len(s.src) && (isDigit(s.src[s.pos]) || s.src[s.pos] == '.') {
@@ -76,25 +79,34 @@ func (s *scanner) skip() bool {
 		case isSpace(c):
 			s.pos++
 		case c == '-' && s.at(1) == '-':
-			for s.pos < len(s.src) && s.src[s.pos] != '\n' {
+			for s.pos < len(s.src) && s.src[s.pos] != '\n' && s.src[s.pos] != '\r' {
 				s.pos++
 			}
 		case c == '/' && s.at(1) == '*':
-			depth := 0
-			for s.pos < len(s.src) {
-				if s.src[s.pos] == '/' && s.at(1) == '*' {
-					depth, s.pos = depth+1, s.pos+2
-				} else if s.src[s.pos] == '*' && s.at(1) == '/' {
-					depth, s.pos = depth-1, s.pos+2
-					if depth == 0 {
-						break
-					}
-				} else {
-					s.pos++
-				}
+			if !s.comment() {
+				return true // next reports it
 			}
 		default:
 			return true
+		}
+	}
+	return false
+}
+
+// comment moves over a block comment; it stays where it is if the comment does not end.
+func (s *scanner) comment() bool {
+	for i, depth := s.pos, 0; i+1 < len(s.src); {
+		switch s.src[i : i+2] {
+		case "/*":
+			depth, i = depth+1, i+2
+		case "*/":
+			depth, i = depth-1, i+2
+			if depth == 0 {
+				s.pos = i
+				return true
+			}
+		default:
+			i++
 		}
 	}
 	return false
