@@ -29,7 +29,8 @@ func mentionsAtoll(sql string) bool {
 	for i := 0; i+5 <= len(sql); i++ {
 		switch c := sql[i]; {
 		case (c == 's' || c == 'S') && strings.EqualFold(sql[i:i+5], "split"),
-			(c == 'n' || c == 'N') && strings.EqualFold(sql[i:i+4], "node") && isSpace(sql[i+4]):
+			(c == 'n' || c == 'N') && strings.EqualFold(sql[i:i+4], "node") && isSpace(sql[i+4]),
+			(c == 'p' || c == 'P') && i+9 <= len(sql) && strings.EqualFold(sql[i:i+9], "placement"):
 			return true
 		}
 	}
@@ -82,6 +83,9 @@ func split(sql string) ([]piece, error) {
 
 // parseAtoll recognises Atoll's own statements; nil for anything else.
 func parseAtoll(sql string, p piece) (*Statement, error) {
+	if own, err := parsePlacement(sql, p); own != nil || err != nil {
+		return own, err
+	}
 	s := scanner{src: sql[:p.end], pos: p.start}
 	if t, ok := s.next(); !ok || t.kind != 'w' || !wordIs(sql[t.start:t.end], "alter") {
 		return nil, nil
