@@ -68,10 +68,15 @@ func (b Bindings) Uses(policy string) []Object {
 			out = append(out, o)
 		}
 	}
-	slices.SortFunc(out, func(a, b Object) int {
+	SortObjects(out)
+	return out
+}
+
+// SortObjects orders objects: the cluster first, then by database, table and index.
+func SortObjects(objects []Object) {
+	slices.SortFunc(objects, func(a, b Object) int {
 		return cmp.Or(cmp.Compare(a.Database, b.Database), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Index, b.Index))
 	})
-	return out
 }
 
 // Span says that the keys in [Start, End) belong to an object. An empty End has no bound.

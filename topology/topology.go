@@ -20,6 +20,9 @@ const (
 	MaxNodesPerZone = 256
 )
 
+// DefaultRegion is the region of zones for which none is named.
+const DefaultRegion = "default"
+
 // Locality is where a node is, from the widest tier to the narrowest.
 type Locality struct {
 	Region, Zone string

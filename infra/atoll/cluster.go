@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/atolldb/atoll/infra/config"
+	"github.com/atolldb/atoll/policies"
 )
 
 // ClusterArgs configures a Cluster.
@@ -274,12 +275,33 @@ func (b *builder) found() error {
 	for _, g := range b.c.Zones {
 		revisions = append(revisions, g.Revision)
 	}
-	_, err = newJob(b.ctx, b.name+"-whole", b.n, jobSpec{
+	whole, err := newJob(b.ctx, b.name+"-whole", b.n, jobSpec{
 		Step: "whole", Trigger: commas(revisions),
 		Args: []string{"node", "wait-replicated", "--founded", "--http=" + commas(b.n.allHosts(HTTPPort)), "--updated=" + commas(b.n.allHosts(HTTPPort)), "--timeout=" + b.n.Timeout.String()},
 	}, b.in(pulumi.DependsOn([]pulumi.Resource{found}))...)
+	if err != nil {
+		return err
+	}
+	return b.policy(whole)
+}
+
+// policy puts the stack's policy into force, after every zone that it names is there, and waits until
+// the data is where it wants it. Tables and databases with a policy of their own are not touched.
+func (b *builder) policy(after pulumi.Resource) error {
+	args := []string{"policy", "apply", "--for=cluster", "--wait", "--timeout=" + b.n.Timeout.String()}
+	p := b.n.Policy
+	if ready, err := policies.Ready(p.Name); err == nil && ready.Format() == p.Format() {
+		args = append(args, p.Name)
+	} else {
+		// A ready policy with roles from the stack is another one, and needs a name of its own.
+		args = append(args, "--as="+stackPolicy, "--text="+p.Format())
+	}
+	_, err := newJob(b.ctx, b.name+"-policy", b.n, jobSpec{Step: "policy", Login: true, Args: args}, b.in(pulumi.DependsOn([]pulumi.Resource{after}))...)
 	return err
 }
+
+// stackPolicy is what a policy that only the stack knows is called in the cluster.
+const stackPolicy = "stack"
 
 func (b *builder) monitoring() error {
 	if !b.n.Monitoring {

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -111,7 +112,7 @@ func TestServices(t *testing.T) {
 // TestOrder: retire, then zone by zone with a wait after each, then the founding, then the last wait.
 func TestOrder(t *testing.T) {
 	e := ok(t, nil, nil)
-	order := []string{"atoll-retire", "atoll-zone-us-a-nodes", "atoll-zone-us-a-wait", "atoll-zone-us-b-nodes", "atoll-zone-us-b-wait", "atoll-zone-us-c-nodes", "atoll-zone-us-c-wait", "atoll-found", "atoll-whole"}
+	order := []string{"atoll-retire", "atoll-zone-us-a-nodes", "atoll-zone-us-a-wait", "atoll-zone-us-b-nodes", "atoll-zone-us-b-wait", "atoll-zone-us-c-nodes", "atoll-zone-us-c-wait", "atoll-found", "atoll-whole", "atoll-policy"}
 	for i := 1; i < len(order); i++ {
 		require.True(t, e.runsAfter(order[i], order[i-1]), "%s must run after %s", order[i], order[i-1])
 		require.False(t, e.runsAfter(order[i-1], order[i]))
@@ -133,7 +134,7 @@ func TestOrder(t *testing.T) {
 		require.Equal(t, "FallbackToLogsOnError", at(t, j.inputs, "spec.template.spec.containers.0.terminationMessagePolicy"))
 		require.Greater(t, at(t, j.inputs, "spec.activeDeadlineSeconds"), float64(0))
 	}
-	require.Len(t, names, 6)
+	require.Len(t, names, 7)
 }
 
 // TestSecondRunChangesNothing: random numbers are drawn anew and ignored; everything else is a
@@ -279,10 +280,26 @@ func TestVolumesGrow(t *testing.T) {
 func TestNewImageGoesThroughEveryStep(t *testing.T) {
 	first := ok(t, nil, nil)
 	second := ok(t, first, map[string]any{"image": "atoll:2"})
-	for _, job := range []string{"atoll-retire", "atoll-zone-us-a-wait", "atoll-zone-us-b-wait", "atoll-zone-us-c-wait", "atoll-whole"} {
+	for _, job := range []string{"atoll-retire", "atoll-zone-us-a-wait", "atoll-zone-us-b-wait", "atoll-zone-us-c-wait", "atoll-whole", "atoll-policy"} {
 		require.NotEqual(t, at(t, first.all[job].inputs, "metadata.name"), at(t, second.all[job].inputs, "metadata.name"), job)
 	}
 	require.Equal(t, first.all["atoll-identity"].inputs, second.all["atoll-identity"].inputs)
+}
+
+// The stack's policy is put into force by its name if it is a ready one as it is, else as a text, and
+// anew whenever it is another one.
+func TestPolicyReachesTheCluster(t *testing.T) {
+	args := func(e *engine) string {
+		return fmt.Sprint(at(t, e.get(t, "atoll-policy").inputs, "spec.template.spec.containers.0.args"))
+	}
+	first := ok(t, nil, nil)
+	require.Contains(t, args(first), "survive-zone]")
+	second := ok(t, first, map[string]any{"policy": "primary-zone", "zones": []any{
+		map[string]any{"name": "us-a", "region": "us", "nodes": 2, "role": "primary"}, map[string]any{"name": "us-b", "region": "us"}, map[string]any{"name": "us-c", "region": "us"}}})
+	require.Contains(t, args(second), "--as=stack --text=name: \"primary-zone\"")
+	require.Contains(t, args(second), "\"us-a\": {role: primary}")
+	require.NotEqual(t, at(t, first.all["atoll-policy"].inputs, "metadata.name"), at(t, second.all["atoll-policy"].inputs, "metadata.name"))
+	require.Equal(t, first.all["atoll-zone-us-a-nodes"].inputs, second.all["atoll-zone-us-a-nodes"].inputs, "no node restarts for a policy")
 }
 
 // Kubernetes restarts a node whose pod is another one: adding nodes must restart none.

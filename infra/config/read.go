@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/atolldb/atoll/policies"
+	"github.com/atolldb/atoll/topology"
 )
 
 // Limits and defaults.
@@ -272,7 +273,7 @@ func (s *Spec) Check() error {
 	}
 	for i := range s.Zones {
 		if s.Zones[i].Region == "" {
-			s.Zones[i].Region = "default"
+			s.Zones[i].Region = topology.DefaultRegion
 		}
 	}
 	top, err := s.Topology()

@@ -53,6 +53,7 @@ type sqlLayer struct {
 	engine  *session.Engine
 	pg      *pgwire.Server
 	info    *clusterInfo
+	rules   *ruleKeeper
 }
 
 // Run runs a node until the context is done or it can't go on. The configuration is valid.
@@ -129,6 +130,7 @@ func (s *Server) run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { s.watchReadiness(ctx, n) })
+	wg.Go(func() { l.rules.run(ctx) })
 	serve := make(chan error, 1)
 	go func() { serve <- l.pg.Serve(listener) }()
 	select {
@@ -177,6 +179,7 @@ func (s *Server) nodeConfig() host.Config {
 		OldestRead: s.oldestRead, Pushdown: filters{},
 		Tune: func(sc *store.Config) {
 			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.DeadAfter, sc.KeepReplicas = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.DeadAfter, c.KeepReplicas
+			sc.AwaitRules = true // from the catalog
 		},
 		OnFatal: s.onFatal, Log: c.Log, Registerer: s.reg,
 	}
@@ -224,8 +227,10 @@ func (s *Server) startSQL(n *host.Node) (*sqlLayer, error) {
 		return nil, nil
 	})
 	var err error
+	places := &placer{n: n, info: l.info}
+	l.rules = newRuleKeeper(places, l.catalog, s.cfg.Log, s.reg)
 	l.engine, err = session.NewEngine(session.Config{
-		DB: n.DB, Catalog: l.catalog, CatalogDB: db, Node: n.Identity.Node, Cluster: l.info, Admin: admin{n}, SQLAddr: s.cfg.SQLAdvertise,
+		DB: n.DB, Catalog: l.catalog, CatalogDB: db, Node: n.Identity.Node, Cluster: l.info, Admin: admin{n}, Placement: places, SQLAddr: s.cfg.SQLAdvertise,
 		QueryMemory: s.cfg.QueryMemory, Log: s.cfg.Log, Registerer: s.reg,
 	})
 	if err != nil {

@@ -134,7 +134,7 @@ func (s *Store) nodesView(rules *ruleSet, now time.Time) allocator.View {
 	health, seen := s.health, s.seen // replaced as a whole
 	s.mu.RUnlock()
 	for _, n := range nodes {
-		node := allocator.Node{ID: allocator.NodeID(n.ID), Locality: places[n.ID], Membership: membership(n.State)}
+		node := allocator.Node{ID: allocator.NodeID(n.ID), Locality: places[n.ID], Membership: Membership(n.State)}
 		health.tell(&node, now)
 		st, counted := seen[n.ID]
 		switch {
@@ -162,7 +162,8 @@ func (s *Store) nodesView(rules *ruleSet, now time.Time) allocator.View {
 // zoneHold is how long a zone of which no node answers is expected back.
 const zoneHold = 30 * time.Minute
 
-func membership(st cluster.NodeState) allocator.Membership {
+// Membership is what a node's state in the directory means for placement.
+func Membership(st cluster.NodeState) allocator.Membership {
 	switch st {
 	case cluster.Live:
 		return allocator.Active

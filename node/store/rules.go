@@ -99,6 +99,9 @@ func Places(nodes []cluster.NodeInfo) map[keys.NodeID]topology.Locality {
 	out := make(map[keys.NodeID]topology.Locality, len(nodes))
 	for _, n := range nodes {
 		l := topology.Locality{Region: n.Region, Zone: n.Zone}
+		if l.Region == "" {
+			l.Region = topology.DefaultRegion
+		}
 		switch {
 		case n.Zone == "":
 			l.Zone = fmt.Sprintf("node %d", n.ID)
@@ -109,3 +112,9 @@ func Places(nodes []cluster.NodeInfo) map[keys.NodeID]topology.Locality {
 	}
 	return out
 }
+
+// Voters is how many voters the default rule gives a range.
+func (s *Store) Voters() int { return s.cfg.Voters }
+
+// SnapshotBytesPerSecond is how fast this node sends copies.
+func (s *Store) SnapshotBytesPerSecond() int64 { return s.cfg.SnapshotBytesPerSecond }

@@ -340,3 +340,42 @@ func indexSpans(t *Table, whole policies.Span, b policies.Bindings) []policies.S
 	}
 	return append(out, rest)
 }
+
+// PlacementMapWith returns what would hold if a policy were bound to an object too, as the
+// transaction sees the rest.
+func (c *Collection) PlacementMapWith(ctx context.Context, o policies.Object, policy string) (*PlacementMap, error) {
+	p, err := readPlacement(ctx, c.t)
+	if err != nil {
+		return nil, err
+	}
+	p.Bindings[o] = policy
+	spans, err := readSpans(ctx, c.t, p.Bindings)
+	return &PlacementMap{Placement: *p, Spans: spans}, err
+}
+
+// Named returns the policies that are bound somewhere, by name: the cluster's own and ready ones.
+// Those that are missing are left out.
+func (p *Placement) Named() map[string]*policies.Policy {
+	out := map[string]*policies.Policy{}
+	for _, name := range p.Bindings {
+		if policy := p.Policy(name); policy != nil {
+			out[name] = policy
+		}
+	}
+	return out
+}
+
+// KeysOf returns the keys of an object; all keys for the cluster.
+func (p *PlacementMap) KeysOf(o policies.Object) []policies.Span {
+	if o == (policies.Object{}) {
+		return []policies.Span{{}}
+	}
+	var out []policies.Span
+	for _, s := range p.Spans {
+		in := s.Object.Database == o.Database && (o.Table == 0 || s.Object.Table == o.Table) && (o.Index == 0 || s.Object.Index == o.Index)
+		if _, at := p.Bindings.InForce(s.Object); in && at == o {
+			out = append(out, s)
+		}
+	}
+	return out
+}

@@ -35,6 +35,8 @@ type Config struct {
 	Cluster pgcatalog.ClusterInfo
 	// Admin changes the cluster on SQL's behalf; nil refuses.
 	Admin ClusterAdmin
+	// Placement answers placement policies; nil: the node does not place data.
+	Placement Placement
 	// SQLAddr is the address that clients reach this node at, for inet_server_addr.
 	SQLAddr string
 	// QueryMemory bounds one statement's memory, in bytes (SQLSTATE 53200 above it).

@@ -76,6 +76,9 @@ func (s *Session) atollCommand(st *parser.Statement) *command {
 			return "ALTER NODE", s.alterNode(ctx, n)
 		}}
 	}
+	if c := s.placementCommand(st); c != nil {
+		return c
+	}
 	return unsupported("this statement is not supported")
 }
 
