@@ -54,6 +54,7 @@ func TestZoneFailures(t *testing.T) {
 	})
 	stage("badinput", badInput)
 	stage("change", change)
+	stage("policy", policy)
 	stage("drift", drift)
 	stage("destroy", destroy)
 	stage("resize", resize)
