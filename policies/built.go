@@ -14,17 +14,10 @@ func (p *Policy) CheckBuilt(t topology.Topology) error {
 	add := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("policy %q: "+format, append([]any{p.Name}, args...)...))
 	}
-	asked := len(p.Attributes) > 0
-	for _, z := range p.Zones {
-		asked = asked || len(z.Attributes) > 0
-	}
 	for _, z := range t.Zones() {
 		if p.RoleOf(z.Locality()) == Witness {
 			add("zone %q has the role witness, which this version does not carry out yet; use replica", z.Name)
 		}
-	}
-	if asked {
-		add("attributes are not built yet in this version; leave them out")
 	}
 	if p.FollowWorkload {
 		add("follow_workload: true is not built yet in this version; leave it out")

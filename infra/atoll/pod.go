@@ -72,7 +72,7 @@ func tolerate(key string) *corev1.TolerationArgs {
 // startArgs returns the node's flags.
 func (n names) startArgs(z config.Zone) []string {
 	host := "$(POD_NAME)." + n.service(n.headless())
-	return []string{
+	args := []string{
 		"start",
 		"--store=" + dataDir,
 		"--locality=region=" + z.Region + ",zone=" + z.Name,
@@ -84,6 +84,10 @@ func (n names) startArgs(z config.Zone) []string {
 		fmt.Sprintf("--cache=%d", n.Resources.MemoryBytes*cacheShare/100),
 		fmt.Sprintf("--shutdown-grace=%ds", shutdownSeconds),
 	}
+	if len(z.Attributes) > 0 { // a flag more is another pod, so only where it says something
+		args = append(args, "--attributes="+commas(z.Attributes))
+	}
+	return args
 }
 
 func (n names) container(z config.Zone) *corev1.ContainerArgs {

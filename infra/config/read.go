@@ -132,12 +132,17 @@ func (s *Spec) zones(d *decoder, top object) {
 	list := top.list("zones")
 	for i, v := range list {
 		path := fmt.Sprintf("atoll:zones[%d]", i)
-		o := d.object(path, v, "name", "region", "nodes", "role")
+		o := d.object(path, v, "name", "region", "nodes", "role", "attributes")
 		if o.m == nil {
 			continue
 		}
 		z := Zone{Name: o.str("name", ""), Region: o.str("region", ""), Nodes: o.integer("nodes", s.NodesPerZone, 1, MaxNodesPerZone),
-			Role: policies.Role(o.str("role", ""))}
+			Role: policies.Role(o.str("role", "")), Attributes: o.strings("attributes")}
+		for _, a := range z.Attributes {
+			if err := topology.CheckName("attribute", a); err != nil {
+				d.fault("%s: %s", path, err)
+			}
+		}
 		dnsName(d, path+".name", z.Name, maxZoneName)
 		if z.Region != "" {
 			dnsName(d, path+".region", z.Region, 63)

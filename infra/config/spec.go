@@ -51,6 +51,8 @@ type Zone struct {
 	Region string // empty: what the nodes' labels say
 	Nodes  int
 	Role   policies.Role // empty: what the policy says
+	// Attributes say what the zone's nodes are made of, for policies that ask for it.
+	Attributes []string
 }
 
 // Resources of one node. Memory is request and limit; CPULimit is empty by default, since
@@ -101,7 +103,7 @@ func (s *Spec) Topology() (topology.Topology, error) {
 	for _, z := range s.Zones {
 		t := topology.Zone{Name: z.Name, Region: z.Region}
 		for i := range z.Nodes {
-			t.Nodes = append(t.Nodes, topology.Node{Name: PodName(s.Name, z.Name, i), Locality: t.Locality()})
+			t.Nodes = append(t.Nodes, topology.Node{Name: PodName(s.Name, z.Name, i), Locality: t.Locality(), Attributes: z.Attributes})
 		}
 		zones = append(zones, t)
 	}

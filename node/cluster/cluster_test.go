@@ -344,7 +344,7 @@ func TestClockBoundHoldsBackAClockThatWentBack(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	n := NodeInfo{ID: 1, Version: 2, Addr: "a", Zone: "z", State: Draining}
+	n := NodeInfo{ID: 1, Version: 2, Addr: "a", Zone: "z", State: Draining, Attributes: "nvme,ssd"}
 	p := Plan{ClusterID: "x", CreatedAt: 1, Members: []NodeInfo{n}}
 	id := Identity{ClusterID: "x", Node: 1}
 	f.Add(n.Encode())

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/wire"
@@ -56,6 +57,16 @@ type NodeInfo struct {
 	Region   string
 	Zone     string
 	State    NodeState
+	// Attributes say what the node is made of, for instance "ssd": sorted, separated by commas.
+	Attributes string
+}
+
+// AttributeList returns the attributes one by one.
+func (n *NodeInfo) AttributeList() []string {
+	if n.Attributes == "" {
+		return nil
+	}
+	return strings.Split(n.Attributes, ",")
 }
 
 func (n *NodeInfo) append(b []byte) []byte {
@@ -66,7 +77,8 @@ func (n *NodeInfo) append(b []byte) []byte {
 	b = wire.AppendString(b, 5, n.HTTPAddr)
 	b = wire.AppendString(b, 6, n.Region)
 	b = wire.AppendString(b, 7, n.Zone)
-	return wire.AppendUint(b, 8, uint64(n.State))
+	b = wire.AppendUint(b, 8, uint64(n.State))
+	return wire.AppendString(b, 9, n.Attributes)
 }
 
 // Encode returns the entry as the directory's system key holds it.
@@ -101,6 +113,8 @@ func nodeInfo(b []byte) (NodeInfo, error) {
 			n.Zone = string(data)
 		case 8:
 			n.State = NodeState(v)
+		case 9:
+			n.Attributes = string(data)
 		}
 		return nil
 	})

@@ -151,7 +151,7 @@ func (c *clusterInfo) Nodes(ctx context.Context) ([]catalog.NodeInfo, error) {
 	var out []catalog.NodeInfo
 	for _, d := range c.n.Directory.All() {
 		id := int32(d.ID)
-		info := catalog.NodeInfo{ID: id, Region: d.Region, Zone: d.Zone, Address: d.Addr, SQLAddr: d.SQLAddr, Live: c.live(d), Self: d.ID == c.n.Identity.Node,
+		info := catalog.NodeInfo{ID: id, Region: d.Region, Zone: d.Zone, Attributes: d.Attributes, Address: d.Addr, SQLAddr: d.SQLAddr, Live: c.live(d), Self: d.ID == c.n.Identity.Node,
 			Replicas: replicas[id], Leases: leases[id], Bytes: bytes[id], Boot: int64(c.n.Agent.Boot(d.ID))}
 		info.Status = nodeStatus(d, info.Live)
 		if s, ok := statuses[d.ID]; ok {

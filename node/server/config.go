@@ -8,8 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/atolldb/atoll/policies"
+	"github.com/atolldb/atoll/topology"
 )
 
 // Config is everything that `atoll start` decides. Zero fields get defaults.
@@ -17,6 +21,9 @@ type Config struct {
 	StoreDir string
 	Region   string
 	Zone     string
+
+	// Attributes say what the node is made of, for policies that ask for it; ParseAttributes orders them.
+	Attributes []string
 
 	Listen, Advertise         string // between nodes
 	SQLListen, SQLAdvertise   string
@@ -114,6 +121,26 @@ func ParseLocality(s string) (region, zone string, err error) {
 	return region, zone, nil
 }
 
+// ParseAttributes reads names separated by commas, and puts them in order.
+func ParseAttributes(s string) ([]string, error) {
+	if s == "" {
+		return nil, nil
+	}
+	out := strings.Split(s, ",")
+	for i := range out {
+		out[i] = strings.TrimSpace(out[i])
+		if err := topology.CheckName("attribute", out[i]); err != nil {
+			return nil, fmt.Errorf("--attributes %q: %w", s, err)
+		}
+	}
+	slices.Sort(out)
+	out = slices.Compact(out)
+	if len(out) > policies.MaxAttributes {
+		return nil, fmt.Errorf("--attributes has %d names; at most %d are possible", len(out), policies.MaxAttributes)
+	}
+	return out, nil
+}
+
 // Validate lists every fault at once.
 func (c *Config) Validate() error {
 	var faults []error
@@ -187,7 +214,7 @@ func loopback(addr string) bool {
 
 // LogEffective prints the values that are in force.
 func (c *Config) LogEffective() {
-	c.Log.Info("configuration", "store", c.StoreDir, "region", c.Region, "zone", c.Zone, "listen", c.Listen, "advertise", c.Advertise,
+	c.Log.Info("configuration", "store", c.StoreDir, "region", c.Region, "zone", c.Zone, "attributes", c.Attributes, "listen", c.Listen, "advertise", c.Advertise,
 		"sql_listen", c.SQLListen, "http_listen", c.HTTPListen, "join", c.Join, "certs", c.CertsDir, "insecure", c.Insecure,
 		"cache", c.CacheBytes, "max_offset", c.MaxOffset, "support", c.Support, "disk_reserve", c.ReserveBytes,
 		"range_max_bytes", c.RangeMaxBytes, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "keep_replicas", c.KeepReplicas, "max_connections", c.MaxConnections,

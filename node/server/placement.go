@@ -39,7 +39,7 @@ func (p *placer) Topology() (topology.Topology, error) {
 		if n.Zone == "" {
 			return topology.Topology{}, fmt.Errorf("node %d has no zone; start it with --zone", n.ID)
 		}
-		nodes = append(nodes, topology.Node{ID: int32(n.ID), Name: fmt.Sprintf("n%d", n.ID), Locality: places[n.ID]})
+		nodes = append(nodes, topology.Node{ID: int32(n.ID), Name: fmt.Sprintf("n%d", n.ID), Locality: places[n.ID], Attributes: n.AttributeList()})
 	}
 	return topology.FromNodes(nodes...)
 }
@@ -123,7 +123,7 @@ func (p *placer) fleetNodes() []allocator.Node {
 		if d.State == cluster.Decommissioned {
 			continue
 		}
-		n := allocator.Node{ID: allocator.NodeID(d.ID), Locality: places[d.ID], Membership: store.Membership(d.State), For: longTime}
+		n := allocator.Node{ID: allocator.NodeID(d.ID), Locality: places[d.ID], Attributes: d.AttributeList(), Membership: store.Membership(d.State), For: longTime}
 		if !p.info.live(d) {
 			n.Health = allocator.Silent
 		}

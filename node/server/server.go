@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,7 +174,7 @@ func (s *Server) nodeConfig() host.Config {
 	c := &s.cfg
 	return host.Config{
 		Dir: c.StoreDir, CacheBytes: c.CacheBytes, Listen: s.listen, Join: c.Join,
-		Self:  cluster.NodeInfo{Addr: c.Advertise, SQLAddr: c.SQLAdvertise, HTTPAddr: c.HTTPAdvertise, Region: c.Region, Zone: c.Zone},
+		Self:  cluster.NodeInfo{Addr: c.Advertise, SQLAddr: c.SQLAdvertise, HTTPAddr: c.HTTPAdvertise, Region: c.Region, Zone: c.Zone, Attributes: strings.Join(c.Attributes, ",")},
 		Clock: hlc.NewClock(time.Now, c.MaxOffset), Time: hlc.SystemTime(), Support: c.Support,
 		Version:    Version,
 		OldestRead: s.oldestRead, Pushdown: filters{},

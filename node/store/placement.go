@@ -134,7 +134,7 @@ func (s *Store) nodesView(rules *ruleSet, now time.Time) allocator.View {
 	health, seen := s.health, s.seen // replaced as a whole
 	s.mu.RUnlock()
 	for _, n := range nodes {
-		node := allocator.Node{ID: allocator.NodeID(n.ID), Locality: places[n.ID], Membership: Membership(n.State)}
+		node := allocator.Node{ID: allocator.NodeID(n.ID), Locality: places[n.ID], Attributes: n.AttributeList(), Membership: Membership(n.State)}
 		health.tell(&node, now)
 		st, counted := seen[n.ID]
 		switch {

@@ -19,7 +19,7 @@ func startCommand() *cobra.Command {
 	var cfg server.Config
 	cfg.EnsureDefaults()
 	cfg.Advertise, cfg.SQLAdvertise, cfg.HTTPAdvertise = "", "", ""
-	var locality, join, logLevel string
+	var locality, attributes, join, logLevel string
 	cmd := &cobra.Command{
 		Use:   "start",
 		Short: "Run a node",
@@ -35,6 +35,9 @@ named in --join admits it to an existing one; it never founds a cluster by itsel
 			if cfg.Region, cfg.Zone, err = server.ParseLocality(locality); err != nil {
 				return usageError{err}
 			}
+			if cfg.Attributes, err = server.ParseAttributes(attributes); err != nil {
+				return usageError{err}
+			}
 			if join != "" {
 				cfg.Join = strings.Split(join, ",")
 			}
@@ -48,6 +51,7 @@ named in --join admits it to an existing one; it never founds a cluster by itsel
 	f := cmd.Flags()
 	f.StringVar(&cfg.StoreDir, "store", "", "folder of this node's data")
 	f.StringVar(&locality, "locality", "", "where the node is: region=R,zone=Z")
+	f.StringVar(&attributes, "attributes", "", "what the node is made of, for policies that ask for it: ssd,nvme")
 	f.StringVar(&cfg.Listen, "listen", cfg.Listen, "address for the other nodes")
 	f.StringVar(&cfg.Advertise, "advertise", "", "the same as the other nodes reach it (default: --listen)")
 	f.StringVar(&cfg.SQLListen, "sql-listen", cfg.SQLListen, "address for SQL clients")

@@ -108,6 +108,7 @@ type NodeInfo struct {
 	Version          string
 	DiskFree         int64 // bytes; 0: unknown
 	Self             bool  // it is the node that answers
+	Attributes       string
 }
 
 // RangeInfo is a row of atoll.ranges.

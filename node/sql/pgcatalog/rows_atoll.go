@@ -36,7 +36,7 @@ func init() {
 	atollViews = []atollView{
 		{"zones", []viewColumn{{"region", text}, {"zone", text}, {"status", text}, {"nodes", i4}, {"live_nodes", i4}, {"replicas", i4}, {"leases", i4}}, atollZones},
 		{"nodes", []viewColumn{{"node_id", i4}, {"region", text}, {"zone", text}, {"address", text}, {"sql_address", text}, {"status", text}, {"is_live", types.OIDBool},
-			{"boot", i8}, {"started_at", types.OIDTimestampTZ}, {"replicas", i4}, {"leases", i4}, {"bytes", i8}, {"version", text}, {"disk_free", i8}, {"is_self", types.OIDBool}}, atollNodes},
+			{"boot", i8}, {"started_at", types.OIDTimestampTZ}, {"replicas", i4}, {"leases", i4}, {"bytes", i8}, {"version", text}, {"disk_free", i8}, {"is_self", types.OIDBool}, {"attributes", text}}, atollNodes},
 		{"ranges", []viewColumn{{"range_id", i8}, {"start_key", text}, {"end_key", text}, {"table_name", text}, {"generation", i8}, {"leaseholder", i4}, {"lease_zone", text},
 			{"replicas", types.OIDInt4Array}, {"zones", types.OIDTextArray}, {"bytes", i8}, {"problem", text}}, atollRanges},
 		{"replicas", []viewColumn{{"range_id", i8}, {"replica_id", i8}, {"node_id", i4}, {"zone", text}, {"type", text}, {"has_lease", types.OIDBool}, {"problem", text}}, atollReplicas},
@@ -75,7 +75,7 @@ func atollNodes(s *scan) error {
 			diskFree = n.DiskFree
 		}
 		if err := s.row("node_id", n.ID, "region", n.Region, "zone", n.Zone, "address", n.Address, "sql_address", n.SQLAddr, "status", n.Status,
-			"is_live", n.Live, "boot", n.Boot, "started_at", n.Started, "replicas", n.Replicas, "leases", n.Leases, "bytes", n.Bytes, "version", n.Version, "disk_free", diskFree, "is_self", n.Self); err != nil {
+			"is_live", n.Live, "boot", n.Boot, "started_at", n.Started, "replicas", n.Replicas, "leases", n.Leases, "bytes", n.Bytes, "version", n.Version, "disk_free", diskFree, "is_self", n.Self, "attributes", n.Attributes); err != nil {
 			return err
 		}
 	}
