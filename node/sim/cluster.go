@@ -40,6 +40,7 @@ type sim struct {
 	over      atomic.Bool    // nothing starts any more
 	hist      history
 	members   members
+	policies  inForce
 }
 
 // fault records what must not happen.
@@ -204,7 +205,7 @@ func (p *process) run(ctx context.Context) {
 	}
 	log := slog.New(handler{t: s.trace, node: fmt.Sprintf("n%d", n.num()), s: s})
 	h, err := host.Open(ctx, host.Config{
-		Dir: "/store", FS: p.fs, Small: true, Join: join,
+		Dir: "/store", FS: p.fs, Small: true, Join: join, AwaitRules: s.opts.Focus == FocusPolicies,
 		Self:  cluster.NodeInfo{Addr: n.addr, Zone: n.zone},
 		Clock: hlc.NewClock(n.machine.wall, maxOffset), Time: n.machine,
 		Support: s.shape.support, Planted: s.opts.Plant.Raftnet | raftnet.PlantDisturb, Log: log,
@@ -245,6 +246,9 @@ func (p *process) run(ctx context.Context) {
 	n.id.Store(int32(h.Identity.Node))
 	if s.shape.shortLog > 0 {
 		s.stopping.Go(p.flush)
+	}
+	if s.opts.Focus == FocusPolicies {
+		s.tell(p)
 	}
 	s.trace.add("n%d up, boot %d", n.num(), h.Boot)
 	close(p.ready)

@@ -41,6 +41,8 @@ const (
 	FocusMembers
 	// FocusRetries: answers get lost while ranges remember few commands.
 	FocusRetries
+	// FocusPolicies: ranges follow policies that change, while nodes come and go in half of the seeds.
+	FocusPolicies
 )
 
 // Plant is a set of deliberate bugs.
@@ -109,6 +111,8 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 	// About 30 operations a second, however many clients there are.
 	s.think = time.Duration(len(s.zones)*s.clients) * time.Duration(15+rng.IntN(40)) * time.Millisecond
 	switch focus {
+	case FocusPolicies:
+		s.drawZones(rng)
 	case FocusLeases:
 		s.zones, s.voters, s.support = []string{"a", "b", "c"}, 3, 250*time.Millisecond
 		s.faultGap = 100 * time.Millisecond
@@ -124,4 +128,15 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 		s.hot, s.think, s.clients = 3, 100*time.Millisecond, 3
 	}
 	return s
+}
+
+// drawZones makes five or six nodes in three or four zones.
+func (s *shape) drawZones(rng *rand.Rand) {
+	s.zones = [][]string{{"a", "b", "c", "d", "a"}, {"a", "b", "c", "a", "b"}, {"a", "b", "c", "d", "b", "c"}, {"a", "b", "c", "a", "b", "c"}}[rng.IntN(4)]
+	s.voters, s.spares = 3, nil
+	if rng.IntN(2) == 0 {
+		s.spares = append(s.spares, s.zones[rng.IntN(len(s.zones))])
+	}
+	s.deadAfter = []time.Duration{1500, 4000, 60000}[rng.IntN(3)] * time.Millisecond
+	s.clients, s.think = 1, time.Duration(len(s.zones)*(15+rng.IntN(40)))*time.Millisecond
 }

@@ -98,12 +98,19 @@ func (s *sim) draw() plan {
 	}
 	lost := []int{0, 0, 30, 100}[s.rng.IntN(4)]
 	kind := s.rng.IntN(25)
-	often := 6
-	if s.opts.Focus == FocusMembers {
+	often, kinds := 6, 6
+	switch s.opts.Focus {
+	case FocusMembers:
 		often = 2
+	case FocusPolicies:
+		if s.rng.IntN(8) == 0 {
+			return plan{name: "other policies", do: s.drawPolicies}
+		}
+		// No byte is flipped: what is copied before it is found would be a majority.
+		often, kinds = 3, 4
 	}
 	if len(s.shape.spares) > 0 && s.rng.IntN(often) == 0 {
-		if p, ok := s.member(s.rng.IntN(6), a); ok {
+		if p, ok := s.member(s.rng.IntN(kinds), a); ok {
 			return p
 		}
 	}

@@ -48,6 +48,9 @@ func (s *sim) run() {
 		s.fault("%w", err)
 		return
 	}
+	if s.opts.Focus == FocusPolicies {
+		s.drawPolicies()
+	}
 	time.Sleep(time.Second)
 	w := &watcher{s: s, terms: map[keys.RangeID]uint64{}, by: map[keys.RangeID]keys.NodeID{}}
 	done, gone := make(chan struct{}), make(chan struct{})

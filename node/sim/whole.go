@@ -20,12 +20,20 @@ import (
 // wholeLimit is how long a cluster without faults may take until it is whole again.
 const wholeLimit = 90 * time.Second
 
+// policyLimit is the same where policies have changed: replicas move one after another, and a lease
+// goes where it is preferred only once that node has answered for half a minute.
+const policyLimit = 4 * time.Minute
+
 // untilWhole waits until every node runs and every range is replicated in full: one lease,
 // and all replicas at the same log position twice in a row.
 func (s *sim) untilWhole() error {
 	var before map[keys.RangeID]uint64
 	var why error
-	for end := time.Now().Add(wholeLimit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	limit := wholeLimit
+	if s.opts.Focus == FocusPolicies {
+		limit = policyLimit
+	}
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		var now map[keys.RangeID]uint64
 		if now, why = s.positions(); why == nil {
 			if before != nil && mapsEqual(before, now) {
@@ -43,7 +51,7 @@ func (s *sim) untilWhole() error {
 			}
 		}
 	}
-	return fmt.Errorf("%s after the last fault the cluster is not whole: %w", wholeLimit, why)
+	return fmt.Errorf("%s after the last fault the cluster is not whole: %w", limit, why)
 }
 
 func mapsEqual(a, b map[keys.RangeID]uint64) bool {
@@ -92,12 +100,15 @@ func (s *sim) positions() (map[keys.RangeID]uint64, error) {
 		if holders[id] == 0 {
 			return nil, fmt.Errorf("%s has no leaseholder", &d)
 		}
-		if len(d.Replicas) != s.shape.voters || len(applied[id]) != len(d.Replicas) {
-			return nil, fmt.Errorf("%s has replicas on %v, want %d", &d, applied[id], s.shape.voters)
+		if err := s.inPlace(&d, holders[id]); err != nil {
+			return nil, err
+		}
+		if len(applied[id]) != len(d.Replicas) {
+			return nil, fmt.Errorf("%s has replicas on %v", &d, applied[id])
 		}
 		for _, r := range d.Replicas {
-			if r.Type != kv.Voter || r.Quarantine != kv.Trusted {
-				return nil, fmt.Errorf("%s: replica %d is no voter that is trusted", &d, r.Replica)
+			if r.Quarantine != kv.Trusted {
+				return nil, fmt.Errorf("%s: replica %d is not trusted", &d, r.Replica)
 			}
 			a, ok := applied[id][r.Node]
 			if !ok || a != applied[id][holders[id]] {
@@ -106,7 +117,28 @@ func (s *sim) positions() (map[keys.RangeID]uint64, error) {
 			out[id] = a
 		}
 	}
+	if s.opts.Focus == FocusPolicies {
+		if err := s.content(); err != nil {
+			return nil, err
+		}
+	}
 	return out, covers(descs)
+}
+
+// inPlace checks that a range has the replicas that it should have.
+func (s *sim) inPlace(d *kv.RangeDescriptor, holder keys.NodeID) error {
+	if s.opts.Focus == FocusPolicies {
+		return s.obeys(d, holder)
+	}
+	for _, r := range d.Replicas {
+		if r.Type != kv.Voter {
+			return fmt.Errorf("%s: replica %d is no voter", d, r.Replica)
+		}
+	}
+	if len(d.Replicas) != s.shape.voters {
+		return fmt.Errorf("%s has %d replicas, want %d", d, len(d.Replicas), s.shape.voters)
+	}
+	return nil
 }
 
 // covers checks that the ranges hold every key once.
@@ -192,6 +224,7 @@ var errMoved = errors.New("log positions moved while replicas were compared")
 
 // verify reads everything once the cluster is whole.
 func (s *sim) verify() error {
+	s.settlePolicies()
 	if err := errors.Join(s.undrain(), s.settleMembers()); err != nil {
 		return err
 	}
