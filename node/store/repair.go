@@ -70,7 +70,7 @@ func (h *health) tell(n *allocator.Node, now time.Time) {
 // carryOut returns the work that a change is.
 func (s *Store) carryOut(d due) func(context.Context, *rep) error {
 	return func(ctx context.Context, r *rep) error {
-		if now := r.desc(); now == nil || now.Generation == d.generation { // else it was decided for another range
+		if now := r.desc(); now != nil && now.Generation == d.generation { // else it was decided for another range
 			if err := s.carryOutKind(ctx, r, d); err != nil {
 				return err
 			}
