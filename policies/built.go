@@ -19,9 +19,6 @@ func (p *Policy) CheckBuilt(t topology.Topology) error {
 			add("zone %q has the role witness, which this version does not carry out yet; use replica", z.Name)
 		}
 	}
-	if p.FollowWorkload {
-		add("follow_workload: true is not built yet in this version; leave it out")
-	}
 	if p.FollowerReads {
 		add("follower_reads: true is not built yet in this version; set it to false")
 	}

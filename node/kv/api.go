@@ -388,6 +388,8 @@ type (
 		Term        uint64
 		Applied     uint64
 		Bytes       int64
+		// BatchesPerSecond is what the leaseholder has served lately.
+		BatchesPerSecond int64
 	}
 	// ChecksumRequest computes the digest of the range's replicated state at one log
 	// position on every replica; a mismatch quarantines the odd one out (S23).

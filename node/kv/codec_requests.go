@@ -512,6 +512,7 @@ func (m *LeaseInfoResponse) encode(e *encoder) {
 	e.uint(3, m.Term)
 	e.uint(4, m.Applied)
 	e.int(5, m.Bytes)
+	e.int(6, m.BatchesPerSecond)
 }
 
 func (m *LeaseInfoResponse) decode(d *decoder) {
@@ -527,6 +528,8 @@ func (m *LeaseInfoResponse) decode(d *decoder) {
 			m.Applied = d.uint()
 		case 5:
 			m.Bytes = d.int()
+		case 6:
+			m.BatchesPerSecond = d.int()
 		}
 	}
 }

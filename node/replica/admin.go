@@ -50,7 +50,7 @@ func (r *Replica) info() *kv.LeaseInfoResponse {
 	l := r.cfg.Group.Lease()
 	resp := &kv.LeaseInfoResponse{Desc: *r.desc.Load(), Leaseholder: l.Leader, Term: l.Term}
 	if r.cfg.Admin != nil {
-		resp.Applied, resp.Bytes = r.cfg.Admin.Info(r)
+		resp.Applied, resp.Bytes, resp.BatchesPerSecond = r.cfg.Admin.Info(r)
 	}
 	return resp
 }

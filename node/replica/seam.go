@@ -65,7 +65,7 @@ type Admin interface {
 	ChangeReplicas(ctx context.Context, r *Replica, req *kv.AdminChangeReplicasRequest) (*kv.RangeDescriptor, error)
 	Checksum(ctx context.Context, r *Replica, req *kv.ChecksumRequest) (*kv.ChecksumResponse, error)
 	// Info fills in what the replica does not know: applied index and bytes.
-	Info(r *Replica) (applied uint64, bytes int64)
+	Info(r *Replica) (applied uint64, bytes, batchesPerSecond int64)
 }
 
 // Config is what a replica is made of.

@@ -92,7 +92,7 @@ func (c *clusterInfo) rangeInfo(ctx context.Context, d *kv.RangeDescriptor) cata
 	if err == nil {
 		if r, ok := br.Responses[0].(*kv.LeaseInfoResponse); ok && r.Desc.RangeID == d.RangeID {
 			d = &r.Desc
-			info.Leaseholder, info.Bytes, info.Generation = int32(r.Leaseholder), r.Bytes, d.Generation
+			info.Leaseholder, info.Bytes, info.Generation, info.BatchesPerSecond = int32(r.Leaseholder), r.Bytes, d.Generation, r.BatchesPerSecond
 		}
 	}
 	for _, r := range d.Replicas {

@@ -45,6 +45,8 @@ type Config struct {
 	KeepReplicas bool
 	// RangeMaxBytes is the size at which a range splits.
 	RangeMaxBytes int64
+	// RangeMaxBatches is how many batches of requests a second a range may serve before it splits.
+	RangeMaxBatches int64
 	// GCTTL is how long old versions are kept.
 	GCTTL time.Duration
 	// DeadAfter is how long a node is away before its replicas are made anew elsewhere in its zone.
@@ -77,6 +79,7 @@ func (c *Config) EnsureDefaults() {
 	setDefault(&c.Support, 500*time.Millisecond)
 	setDefault(&c.ReserveBytes, 256<<20)
 	setDefault(&c.RangeMaxBytes, 512<<20)
+	setDefault(&c.RangeMaxBatches, 5000)
 	setDefault(&c.GCTTL, 10*time.Minute)
 	setDefault(&c.DeadAfter, 5*time.Minute)
 	setDefault(&c.MaxConnections, 1000)
@@ -217,7 +220,7 @@ func (c *Config) LogEffective() {
 	c.Log.Info("configuration", "store", c.StoreDir, "region", c.Region, "zone", c.Zone, "attributes", c.Attributes, "listen", c.Listen, "advertise", c.Advertise,
 		"sql_listen", c.SQLListen, "http_listen", c.HTTPListen, "join", c.Join, "certs", c.CertsDir, "insecure", c.Insecure,
 		"cache", c.CacheBytes, "max_offset", c.MaxOffset, "support", c.Support, "disk_reserve", c.ReserveBytes,
-		"range_max_bytes", c.RangeMaxBytes, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "keep_replicas", c.KeepReplicas, "max_connections", c.MaxConnections,
+		"range_max_bytes", c.RangeMaxBytes, "range_max_batches", c.RangeMaxBatches, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "keep_replicas", c.KeepReplicas, "max_connections", c.MaxConnections,
 		"query_memory", c.QueryMemory, "fault_injection", c.FaultInjection)
 }
 

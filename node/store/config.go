@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,6 +42,11 @@ type Config struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 
+	// MaxRangeBatches is how many batches a second a range may serve before it is split by load, if
+	// that divides the load. Default 5,000.
+	MaxRangeBatches int64
+	// Cores is what the node has. Default: what the process may use.
+	Cores float64
 	// MaxRangeBytes is the size at which a range is split. Default 512 MiB.
 	MaxRangeBytes int64
 	// GCTTL is how long old versions are kept. Default 10 minutes.
@@ -93,6 +99,8 @@ type Config struct {
 
 func (c *Config) ensureDefaults() {
 	def(&c.MaxRangeBytes, 512<<20)
+	def(&c.MaxRangeBatches, 5000)
+	def(&c.Cores, float64(runtime.GOMAXPROCS(0)))
 	def(&c.GCTTL, 10*time.Minute)
 	def(&c.PileupAge, 15*time.Second)
 	def(&c.PileupVersions, 64)
@@ -134,6 +142,9 @@ func (c *Config) validate() error {
 	}
 	if c.Voters%2 == 0 || c.Voters < 1 || c.Voters > 7 {
 		errs = append(errs, fmt.Errorf("store: Voters is %d, want 1, 3, 5 or 7", c.Voters))
+	}
+	if c.MaxRangeBatches < 10 || !(c.Cores > 0) {
+		errs = append(errs, fmt.Errorf("store: MaxRangeBatches is %d and Cores %g, the minimum is 10, and more than 0", c.MaxRangeBatches, c.Cores))
 	}
 	if c.MaxRangeBytes < 1<<20 {
 		errs = append(errs, fmt.Errorf("store: MaxRangeBytes is %d, the minimum is %d", c.MaxRangeBytes, 1<<20))

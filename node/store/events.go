@@ -44,6 +44,11 @@ func (s *Store) recordSplit(left, right *kv.RangeDescriptor, why string) {
 		What: fmt.Sprintf("range %d begins at %s", right.RangeID, right.Start.Pretty())})
 }
 
+// recordHotSpot writes down a load that no split divides.
+func (s *Store) recordHotSpot(id keys.RangeID, what, why string) {
+	s.record(events.Event{Kind: events.Hot, RangeID: id, What: what, Cause: why})
+}
+
 // splitOff is why a new range's first leader stands for election.
 func splitOff(left *kv.RangeDescriptor) raftnet.Cause {
 	return raftnet.Cause{Why: fmt.Sprintf("the range was split off range %d", left.RangeID)}

@@ -31,7 +31,7 @@ func (s *Store) maintain() {
 	tick := time.NewTimer(s.cfg.Interval)
 	defer tick.Stop()
 	slots := semaphore.NewWeighted(workers)
-	var lastFlush, lastAsk, lastPlan time.Time
+	var lastFlush, lastAsk, lastPlan, lastLoad time.Time
 	var planned map[keys.RangeID]due
 	for {
 		select {
@@ -45,6 +45,10 @@ func (s *Store) maintain() {
 		if now.Sub(lastAsk) > askEvery {
 			lastAsk = now
 			s.spawnOnce(&s.asking, s.askNodes)
+		}
+		if now.Sub(lastLoad) >= loadEvery {
+			lastLoad = now
+			s.measureLoad(now)
 		}
 		if soon, fresh := s.planSoon.Swap(false), s.fresh.Swap(false); soon || fresh || now.Sub(lastPlan) > planEvery {
 			lastPlan = now
@@ -218,6 +222,10 @@ func (s *Store) jobs(r *rep, now time.Time, planned map[keys.RangeID]due) []job 
 	if now.Sub(r.q.lastSize) > sizeEvery && commands != r.q.sizeCommands && d.RangeID != keys.MetaRangeID && !s.full.Load() {
 		r.q.lastSize, r.q.sizeCommands = now, commands
 		jobs = append(jobs, job{"split by size", s.splitBySize})
+	}
+	if r.load.batchesPerSecond() > float64(s.cfg.MaxRangeBatches) && d.RangeID != keys.MetaRangeID && !s.full.Load() && now.Sub(r.q.lastLoad) > loadEvery {
+		r.q.lastLoad = now
+		jobs = append(jobs, job{"split by load", s.splitByLoad})
 	}
 	return append(jobs, s.gcJobs(r, now, commands)...)
 }

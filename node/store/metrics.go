@@ -13,7 +13,7 @@ type metrics struct {
 
 	splits, removals, changes, transfers, repairs, metaWrites, truncations, flushes, failures prometheus.Counter
 	collected, pileups, orphans, snapshotBytes, mismatches                                    prometheus.Counter
-	comparisons, digestBytes, quarantines                                                     prometheus.Counter
+	comparisons, digestBytes, quarantines, loadSplits, hotSpots                               prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
@@ -43,6 +43,9 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.comparisons = c("digest_comparisons_total", "Comparisons of a range's replicas.")
 	m.digestBytes = c("digest_read_bytes_total", "Bytes read for digests.")
 	m.quarantines = c("quarantines_total", "Replicas quarantined by this node as leaseholder.")
+	m.loadSplits = c("load_splits_total", "Ranges that this node split by load.")
+	m.hotSpots = c("hot_spots_total", "Times that a range's load could not be divided by a split.")
+	g("range_load_cores", "What the ranges cost this node by their rates of batches and commands, in cores.", s.cores)
 	count := func(f func(*rep) int32) func() float64 {
 		return func() float64 {
 			n := int32(0)

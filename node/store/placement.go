@@ -45,12 +45,12 @@ func (s *Store) plan(now time.Time, fresh bool) map[keys.RangeID]due {
 	if !fresh || s.cfg.KeepReplicas {
 		v.Settings.ReplicaSlack = noSlack
 	}
-	if !fresh || s.leases() <= fewLeases {
-		v.Settings.LeaseSlack = noSlack
-	}
 	s.turn++
 	v.Turn = s.turn
 	generations := s.rangesView(&v, rules, now)
+	if busy := countLoad(&v); !fresh || s.leases() <= fewLeases && !busy {
+		v.Settings.LeaseSlack = noSlack
+	}
 	plan, err := allocator.PlanView(v)
 	if err != nil {
 		s.logger.Error("nothing is placed anew: the allocator refuses what it is told of the cluster", "err", err)
@@ -139,11 +139,12 @@ func (s *Store) nodesView(rules *ruleSet, now time.Time) allocator.View {
 		st, counted := seen[n.ID]
 		switch {
 		case n.ID == s.cfg.Node:
-			st.replicas, st.leases = len(s.all()), s.leases()
+			st.replicas, st.leases, st.cpu, st.cores = len(s.all()), s.leases(), s.cores(), s.cfg.Cores
 		case node.Health == allocator.Answers && (!counted || !st.counted):
 			node.For = 0 // nobody knows what it has: it is given nothing that it need not have
 		}
 		node.Replicas, node.Leases, node.Receiving = st.replicas, st.leases, st.receiving
+		node.CPU, node.CPUCapacity = st.cpu, st.cores
 		node.DiskUsed, node.DiskCapacity = st.diskUsed, st.diskUsed+st.diskFree
 		v.Nodes = append(v.Nodes, node)
 		if node.Health == allocator.Answers {
@@ -179,6 +180,10 @@ func Membership(st cluster.NodeState) allocator.Membership {
 // generations of their descriptors.
 func (s *Store) rangesView(v *allocator.View, rules *ruleSet, now time.Time) map[keys.RangeID]int64 {
 	generations := map[keys.RangeID]int64{}
+	zones := make(map[keys.NodeID]string, len(v.Nodes))
+	for i := range v.Nodes {
+		zones[keys.NodeID(v.Nodes[i].ID)] = v.Nodes[i].Locality.Zone
+	}
 	receiving := map[allocator.NodeID]int{}
 	for _, r := range s.all() {
 		d := r.desc()
@@ -189,6 +194,7 @@ func (s *Store) rangesView(v *allocator.View, rules *ruleSet, now time.Time) map
 			continue
 		}
 		out := s.rangeView(r, d, now)
+		out.Requests = r.load.requests(zones)
 		out.Rule = rules.at(d.Start)
 		for _, rep := range out.Replicas {
 			// Some do not vote for good: those on a silent node are not on their way there.
@@ -211,11 +217,28 @@ func (s *Store) rangesView(v *allocator.View, rules *ruleSet, now time.Time) map
 	return generations
 }
 
-// rangeView is what the allocator sees of a range. What a replica or lease costs is not measured, so
-// each counts the same.
+// countLoad reports whether some node is busy. If none is, the load is taken out of the view: each
+// replica and each lease then counts the same, and nothing moves for a load that all nodes can bear.
+func countLoad(v *allocator.View) bool {
+	for i := range v.Nodes {
+		if n := &v.Nodes[i]; n.CPU > busyShare*max(n.CPUCapacity, 1) {
+			return true
+		}
+	}
+	for i := range v.Nodes {
+		v.Nodes[i].CPU = 0
+	}
+	for i := range v.Ranges {
+		v.Ranges[i].ReplicaCPU, v.Ranges[i].LeaseCPU = 0, 0
+	}
+	return false
+}
+
+// rangeView is what the allocator sees of a range.
 func (s *Store) rangeView(r *rep, d *kv.RangeDescriptor, now time.Time) allocator.Range {
 	out := allocator.Range{ID: allocator.RangeID(d.RangeID), Leaseholder: allocator.NodeID(s.cfg.Node), Bytes: r.size.Load(),
 		LeaseFor: now.Sub(time.Unix(0, r.leaseSince.Load()))}
+	out.ReplicaCPU, out.LeaseCPU = r.load.cost()
 	for _, rd := range d.Replicas {
 		_, gone := r.gone.Load(rd.Replica)
 		rep := allocator.Replica{Node: allocator.NodeID(rd.Node), Distrusted: rd.Quarantine != kv.Trusted || gone,

@@ -311,11 +311,12 @@ func TestSilentNonVotersHoldUpNoRepair(t *testing.T) {
 		c.obeyed(5*time.Minute, m)
 		c.nodes[3].kill()
 		time.Sleep(2 * freshContact)
-		c.join("substitute", "c").store.SetRules(m)
+		substitute := c.join("substitute", "c")
+		substitute.store.SetRules(m)
 		c.nodes[2].kill()
 		c.eventually(2*time.Minute, func() bool {
 			for id := range c.ranges() {
-				if rd, ok := c.leaseholder(id).store.get(id).desc().Replica(5); !ok || rd.Type != kv.Voter {
+				if rd, ok := c.leaseholder(id).store.get(id).desc().Replica(substitute.id); !ok || rd.Type != kv.Voter {
 					return false
 				}
 			}

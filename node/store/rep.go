@@ -41,6 +41,7 @@ type rep struct {
 	q struct {
 		ledTerm      uint64
 		lastSize     time.Time
+		lastLoad     time.Time // a split by load was tried
 		sizeCommands int64
 		lastGC       time.Time
 		gcCommands   int64
@@ -69,6 +70,8 @@ type rep struct {
 	untrusted  atomic.Int32 // quarantined replicas of the range, as last seen by its leaseholder
 	undecided  atomic.Bool  // the last comparison found no majority
 	size       atomic.Int64 // as last measured
+	load       load
+	hotSaid    time.Time    // when a hot spot was mentioned; whoever is busy with the range owns it
 	metaGen    atomic.Int64 // generation that the meta record is known to have
 	gone       sync.Map     // keys.ReplicaID: members that their node has removed for good (S18)
 }
@@ -338,9 +341,10 @@ func dataStart(d *kv.RangeDescriptor) keys.Key {
 }
 
 // Info implements replica.Admin.
-func (s *Store) Info(rr *replica.Replica) (applied uint64, bytes int64) {
+func (s *Store) Info(rr *replica.Replica) (applied uint64, bytes, batchesPerSecond int64) {
 	if r := s.get(rr.RangeID()); r != nil {
-		return r.info()
+		applied, bytes = r.info()
+		batchesPerSecond = int64(math.Round(r.load.batchesPerSecond()))
 	}
-	return 0, 0
+	return applied, bytes, batchesPerSecond
 }

@@ -146,7 +146,7 @@ func TestPlacesNamesZonesAsPoliciesDo(t *testing.T) {
 		{ID: 4, Region: "eu", Zone: "b"}, {ID: 5, Zone: "b"}, {ID: 6}, {ID: 7, Region: "eu"}, {ID: 8, Zone: "c"},
 	}
 	want := map[keys.NodeID]topology.Locality{
-		1: at("us", "a"), 2: at("us", "a"), 3: at("us", "us/b"), 4: at("eu", "eu/b"), 5: at("", "b"), 6: at("", "node 6"), 7: at("eu", "node 7"), 8: at("", "c"),
+		1: at("us", "a"), 2: at("us", "a"), 3: at("us", "us/b"), 4: at("eu", "eu/b"), 5: at("default", "b"), 6: at("default", "node 6"), 7: at("eu", "node 7"), 8: at("default", "c"),
 	}
 	require.Equal(t, want, Places(nodes))
 	for i := range nodes { // whatever the order

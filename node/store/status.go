@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/binary"
+	"math"
 	"time"
 
 	"github.com/atolldb/atoll/node/hlc"
@@ -23,6 +24,8 @@ type status struct {
 	receiving        int   // replicas that wait for their data
 	diskUsed         int64 // bytes; what the store takes
 	diskFree         int64 // bytes; 0 if both are unknown
+	// cpu is what ranges cost the node, cores what it has; 0: an older binary does not say.
+	cpu, cores float64
 }
 
 // statuses asks the live nodes how they are. Those that are not live are missing: their clients have
@@ -59,7 +62,7 @@ func (s *Store) statuses(ctx context.Context) map[keys.NodeID]status {
 }
 
 func (s *Store) status() status {
-	st := status{said: true, counted: true, replicas: len(s.all()), leases: s.leases()}
+	st := status{said: true, counted: true, replicas: len(s.all()), leases: s.leases(), cpu: s.cores(), cores: s.cfg.Cores}
 	for _, r := range s.all() {
 		if r.desc() == nil {
 			st.receiving++
@@ -82,6 +85,9 @@ func (s *Store) onStatus(context.Context, keys.NodeID, []byte) ([]byte, error) {
 // unknownFree is more than any disk has: how much is free is not known.
 const unknownFree = 1 << 60
 
+// maxCores is more than any machine has.
+const maxCores = 1 << 20
+
 // statusCounts is where the counts begin, behind version and timestamp.
 const statusCounts = 13
 
@@ -92,7 +98,9 @@ func (st *status) encode() []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(st.leases))
 	b = binary.BigEndian.AppendUint32(b, uint32(st.receiving))
 	b = binary.BigEndian.AppendUint64(b, uint64(st.diskUsed))
-	return binary.BigEndian.AppendUint64(b, uint64(st.diskFree))
+	b = binary.BigEndian.AppendUint64(b, uint64(st.diskFree))
+	b = binary.BigEndian.AppendUint64(b, math.Float64bits(st.cpu))
+	return binary.BigEndian.AppendUint64(b, math.Float64bits(st.cores))
 }
 
 // decodeStatus reads what a node said; the zero status if that can't be read.
@@ -112,6 +120,12 @@ func decodeStatus(b []byte) (st status) {
 		st.receiving = int(binary.BigEndian.Uint32(b[at:]))
 		st.diskUsed = int64(min(binary.BigEndian.Uint64(b[at+4:]), unknownFree))
 		st.diskFree = int64(min(binary.BigEndian.Uint64(b[at+12:]), unknownFree))
+	}
+	if at := statusCounts + 28; len(b) >= at+16 {
+		cpu, cores := math.Float64frombits(binary.BigEndian.Uint64(b[at:])), math.Float64frombits(binary.BigEndian.Uint64(b[at+8:]))
+		if cpu >= 0 && cpu <= maxCores && cores > 0 && cores <= maxCores { // not so for NaN
+			st.cpu, st.cores = cpu, cores
+		}
 	}
 	return st
 }

@@ -68,6 +68,7 @@ type Store struct {
 	rules    atomic.Pointer[ruleSet] // nil: not known yet
 	turn     uint64                  // the maintenance goroutine's
 	stuck    atomic.Int64
+	cpu      atomic.Uint64 // what the ranges cost here, in cores, as float64 bits
 	free     atomic.Int64
 	paceMu   sync.Mutex
 	pace     pacer // guarded by paceMu
@@ -340,6 +341,9 @@ func (s *Store) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRespons
 		return nil, &kv.NotLeaseholderError{RangeID: ba.RangeID, Reason: "the replica waits for its first snapshot"}
 	}
 	br, err := rr.Send(ctx, ba)
+	if err == nil {
+		r.load.count(ba)
+	}
 	var mismatch *kv.RangeKeyMismatchError
 	if errors.As(err, &mismatch) {
 		// S29: a stale sender learns what this node knows.

@@ -119,6 +119,8 @@ type RangeInfo struct {
 	Leaseholder int32 // 0: none known
 	Replicas    []RangeReplica
 	Bytes       int64
+	// BatchesPerSecond is what it has served lately: requests of SQL statements, a few at a time.
+	BatchesPerSecond int64
 }
 
 // RangeReplica is one replica of a range.

@@ -38,7 +38,7 @@ func init() {
 		{"nodes", []viewColumn{{"node_id", i4}, {"region", text}, {"zone", text}, {"address", text}, {"sql_address", text}, {"status", text}, {"is_live", types.OIDBool},
 			{"boot", i8}, {"started_at", types.OIDTimestampTZ}, {"replicas", i4}, {"leases", i4}, {"bytes", i8}, {"version", text}, {"disk_free", i8}, {"is_self", types.OIDBool}, {"attributes", text}}, atollNodes},
 		{"ranges", []viewColumn{{"range_id", i8}, {"start_key", text}, {"end_key", text}, {"table_name", text}, {"generation", i8}, {"leaseholder", i4}, {"lease_zone", text},
-			{"replicas", types.OIDInt4Array}, {"zones", types.OIDTextArray}, {"bytes", i8}, {"problem", text}}, atollRanges},
+			{"replicas", types.OIDInt4Array}, {"zones", types.OIDTextArray}, {"bytes", i8}, {"problem", text}, {"batches_per_second", i8}}, atollRanges},
 		{"replicas", []viewColumn{{"range_id", i8}, {"replica_id", i8}, {"node_id", i4}, {"zone", text}, {"type", text}, {"has_lease", types.OIDBool}, {"problem", text}}, atollReplicas},
 		{"events", []viewColumn{{"happened_at", types.OIDTimestampTZ}, {"node_id", i4}, {"kind", text}, {"range_id", i8}, {"other_node", i4}, {"event", text}, {"cause", text}}, atollEvents},
 		{"placement_violations", []viewColumn{{"range_id", i8}, {"leaseholder", i4}, {"status", text}, {"since", types.OIDTimestampTZ}, {"reason", text}}, atollViolations},
@@ -117,7 +117,7 @@ func atollRanges(s *scan) error {
 			name = n
 		}
 		if err := s.row("range_id", r.ID, "start_key", keys.Key(r.Start).Pretty(), "end_key", keys.Key(r.End).Pretty(), "table_name", name, "generation", r.Generation,
-			"leaseholder", holder, "lease_zone", leaseZone, "replicas", nodes, "zones", zones, "bytes", r.Bytes, "problem", problem); err != nil {
+			"leaseholder", holder, "lease_zone", leaseZone, "replicas", nodes, "zones", zones, "bytes", r.Bytes, "problem", problem, "batches_per_second", r.BatchesPerSecond); err != nil {
 			return err
 		}
 	}
