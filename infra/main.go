@@ -41,7 +41,7 @@ func deploy(ctx *pulumi.Context, spec *config.Spec) error {
 	if err != nil {
 		return err
 	}
-	c, err := atoll.NewCluster(ctx, spec.Name, &atoll.ClusterArgs{Spec: target.Spec, Needs: target.Needs}, pulumi.Provider(target.Provider))
+	c, err := atoll.NewCluster(ctx, spec.Name, &atoll.ClusterArgs{Spec: target.Spec, Needs: target.Needs, Ask: atoll.AskCluster}, pulumi.Provider(target.Provider))
 	if err != nil {
 		return err
 	}

@@ -35,3 +35,26 @@ func Ready(name string) (*Policy, error) {
 	}
 	return Read(name+".yaml", text)
 }
+
+// IsReady reports whether the policy is a ready one, unchanged: every cluster knows it by its name.
+func (p *Policy) IsReady() bool {
+	ready, err := Ready(p.Name)
+	return err == nil && ready.Format() == p.Format()
+}
+
+// CreateSQL returns the statement that gives a cluster the policy; empty for a ready one.
+func (p *Policy) CreateSQL() string {
+	if p.IsReady() {
+		return ""
+	}
+	return "CREATE OR REPLACE PLACEMENT POLICY " + Literal(p.Name) + " AS " + Literal(p.Format()) + ";"
+}
+
+// PreviewSQL returns what shows a policy's consequences for an object (CLUSTER, TABLE t, ...): the
+// policy exists inside the transaction only.
+func (p *Policy) PreviewSQL(object string) string {
+	return "BEGIN;" + p.CreateSQL() + "EXPLAIN PLACEMENT FOR " + object + " WITH POLICY " + Literal(p.Name) + ";ROLLBACK"
+}
+
+// Literal quotes a text for SQL.
+func Literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

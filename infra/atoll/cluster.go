@@ -26,6 +26,9 @@ type ClusterArgs struct {
 	// Needs is what pods can't run without beside the cluster's own resources, for instance the
 	// machines: pods come after it and go before it.
 	Needs []pulumi.Resource
+	// Ask, if set, lets a preview ask the running cluster what the policy would move; AskCluster is
+	// one. It is never called during an update.
+	Ask Asker
 }
 
 // Cluster is a whole Atoll in one namespace.
@@ -62,6 +65,9 @@ func NewCluster(ctx *pulumi.Context, name string, args *ClusterArgs, opts ...pul
 		if err := step(); err != nil {
 			return nil, err
 		}
+	}
+	if ctx.DryRun() && args.Ask != nil {
+		foretell(ctx, c, args)
 	}
 	c.Policy = pulumi.String(args.Spec.Policy.Format()).ToStringOutput()
 	c.OnDestroy = pulumi.String(onDestroy(args.Spec)).ToStringOutput()
@@ -289,12 +295,10 @@ func (b *builder) found() error {
 // the data is where it wants it. Tables and databases with a policy of their own are not touched.
 func (b *builder) policy(after pulumi.Resource) error {
 	args := []string{"policy", "apply", "--for=cluster", "--wait", "--timeout=" + b.n.Timeout.String()}
-	p := b.n.Policy
-	if ready, err := policies.Ready(p.Name); err == nil && ready.Format() == p.Format() {
+	if p := inCluster(b.n.Policy); p.IsReady() {
 		args = append(args, p.Name)
 	} else {
-		// A ready policy with roles from the stack is another one, and needs a name of its own.
-		args = append(args, "--as="+stackPolicy, "--text="+p.Format())
+		args = append(args, "--text="+p.Format())
 	}
 	_, err := newJob(b.ctx, b.name+"-policy", b.n, jobSpec{Step: "policy", Login: true, Args: args}, b.in(pulumi.DependsOn([]pulumi.Resource{after}))...)
 	return err
@@ -302,6 +306,17 @@ func (b *builder) policy(after pulumi.Resource) error {
 
 // stackPolicy is what a policy that only the stack knows is called in the cluster.
 const stackPolicy = "stack"
+
+// inCluster returns a stack's policy under the name that it has in the cluster: a ready policy with
+// roles from the stack is another one, and needs a name of its own.
+func inCluster(p *policies.Policy) *policies.Policy {
+	if p.IsReady() {
+		return p
+	}
+	own := *p
+	own.Name = stackPolicy
+	return &own
+}
 
 func (b *builder) monitoring() error {
 	if !b.n.Monitoring {

@@ -296,7 +296,7 @@ func TestPolicyReachesTheCluster(t *testing.T) {
 	require.Contains(t, args(first), "survive-zone]")
 	second := ok(t, first, map[string]any{"policy": "primary-zone", "zones": []any{
 		map[string]any{"name": "us-a", "region": "us", "nodes": 2, "role": "primary"}, map[string]any{"name": "us-b", "region": "us"}, map[string]any{"name": "us-c", "region": "us"}}})
-	require.Contains(t, args(second), "--as=stack --text=name: \"primary-zone\"")
+	require.Contains(t, args(second), "--text=name: \"stack\"")
 	require.Contains(t, args(second), "\"us-a\": {role: primary}")
 	require.NotEqual(t, at(t, first.all["atoll-policy"].inputs, "metadata.name"), at(t, second.all["atoll-policy"].inputs, "metadata.name"))
 	require.Equal(t, first.all["atoll-zone-us-a-nodes"].inputs, second.all["atoll-zone-us-a-nodes"].inputs, "no node restarts for a policy")

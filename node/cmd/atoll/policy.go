@@ -36,7 +36,7 @@ func policyCommand() *cobra.Command {
 		}})
 	}
 	show("list", "Show the policies that there are", noArgs, func([]string) string { return "SHOW PLACEMENT POLICIES" })
-	show("show NAME", "Show a policy's text", exactArgs("NAME"), func(args []string) string { return "SHOW PLACEMENT POLICY " + literal(args[0]) })
+	show("show NAME", "Show a policy's text", exactArgs("NAME"), func(args []string) string { return "SHOW PLACEMENT POLICY " + policies.Literal(args[0]) })
 	show("placement", "Show which policy holds for what", noArgs, func([]string) string { return "SHOW PLACEMENT" })
 	cmd.AddCommand(validateCommand(), previewCommand(&t, &format), applyCommand(&t))
 	return cmd
@@ -54,9 +54,6 @@ func runOn(cmd *cobra.Command, t *target, format, sql string) error {
 	}
 	return output(cmd, format, tables)
 }
-
-// literal quotes a text for SQL.
-func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // args takes a file or a name, or nothing with --text.
 func (p *policyFlags) args(cmd *cobra.Command, args []string) error {
@@ -93,14 +90,6 @@ func (p *policyFlags) read(args []string) (*policies.Policy, error) {
 		policy.Name = p.as
 	}
 	return policy, nil
-}
-
-// define returns the SQL that makes a policy; empty for a ready one, which is there.
-func define(p *policies.Policy) string {
-	if ready, err := policies.Ready(p.Name); err == nil && ready.Format() == p.Format() {
-		return ""
-	}
-	return "CREATE OR REPLACE PLACEMENT POLICY " + literal(p.Name) + " AS " + literal(p.Format()) + ";"
 }
 
 // object returns --for as SQL has it: CLUSTER, DATABASE d, TABLE t or INDEX i.
@@ -195,8 +184,7 @@ func previewCommand(t *target, format *string) *cobra.Command {
 				return err
 			}
 			defer conn.Close(context.WithoutCancel(cmd.Context()))
-			// The policy exists inside the transaction only.
-			tables, err := query(cmd.Context(), conn, "BEGIN;"+define(policy)+"EXPLAIN PLACEMENT FOR "+object+" WITH POLICY "+literal(policy.Name)+";ROLLBACK")
+			tables, err := query(cmd.Context(), conn, policy.PreviewSQL(object))
 			if err != nil {
 				return err
 			}
@@ -227,7 +215,7 @@ func applyCommand(t *target) *cobra.Command {
 				return err
 			}
 			defer conn.Close(context.WithoutCancel(ctx))
-			if _, err := query(ctx, conn, "BEGIN;"+define(policy)+"ALTER "+object+" SET PLACEMENT POLICY "+literal(policy.Name)+";COMMIT"); err != nil {
+			if _, err := query(ctx, conn, "BEGIN;"+policy.CreateSQL()+"ALTER "+object+" SET PLACEMENT POLICY "+policies.Literal(policy.Name)+";COMMIT"); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "policy %q is chosen for %s\n", policy.Name, strings.ToLower(object))

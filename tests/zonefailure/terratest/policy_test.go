@@ -41,6 +41,9 @@ func policy(t *testing.T, s *stack) {
 			s.set(file, fmt.Sprintf("atoll:zones[%d].role", i), "primary")
 		}
 	}
+	preview := s.pulumi(false, "preview", "--config-file", file)
+	require.Contains(t, preview, "survives the loss of any node, any zone, no region")
+	require.Contains(t, preview, "to move: ")
 	began := time.Now()
 	s.pulumi(false, "up", "--yes", "--skip-preview", "--config-file", file)
 	require.Equal(t, "stack", inForce())
