@@ -226,6 +226,7 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 	n.Agent.OnLapse(n.Sender.NodeDown)
 	n.Net.Handle(raftnet.MethodNodeStatus, n.onStatus)
 	n.Net.Handle(raftnet.MethodFindings, n.onFindings)
+	n.Net.Handle(raftnet.MethodJobs, n.onJobs)
 	n.Net.Handle(raftnet.MethodKVBatch, func(ctx context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
 		return dist.Serve(ctx, n.Store, payload), nil
 	})

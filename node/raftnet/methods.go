@@ -88,6 +88,8 @@ const (
 	MethodNodeStatus Method = 66
 	// MethodFindings asks what is not as it should be with the ranges that a node leads (package host).
 	MethodFindings Method = 67
+	// MethodJobs asks for the copies that a node is making (package host).
+	MethodJobs Method = 68
 
 	// SQL: cancel requests, schema leases, sessions of other nodes.
 	MethodSQLCancel Method = 70

@@ -217,3 +217,45 @@ func (c *clusterInfo) Zones(ctx context.Context) ([]catalog.ZoneInfo, error) {
 	})
 	return out, nil
 }
+
+// Jobs implements catalog.ClusterInfo: the copies on their way, and nodes that are being
+// decommissioned.
+func (c *clusterInfo) Jobs(ctx context.Context) ([]catalog.JobInfo, error) {
+	var out []catalog.JobInfo
+	now := time.Now()
+	for node, all := range c.n.Copies(ctx) {
+		for _, t := range all {
+			out = append(out, catalog.JobInfo{Kind: "copy", Node: int32(node), Range: int64(t.Range), Other: int32(t.To), Started: t.Since, Done: t.Sent, Total: t.Total,
+				Left: t.Left(now), What: fmt.Sprintf("a replica of range %d goes to node %d", t.Range, t.To)})
+		}
+	}
+	slices.SortFunc(out, func(x, y catalog.JobInfo) int { return cmp.Or(x.Started.Compare(y.Started), cmp.Compare(x.Range, y.Range)) })
+	leaving := map[int32]*catalog.JobInfo{}
+	for _, d := range c.n.Directory.All() {
+		if d.State == cluster.Decommissioning {
+			leaving[int32(d.ID)] = &catalog.JobInfo{Kind: "decommission", Node: int32(d.ID)}
+		}
+	}
+	if len(leaving) == 0 {
+		return out, nil
+	}
+	ranges, err := c.Ranges(ctx)
+	if err != nil {
+		return nil, err
+	}
+	replicas := map[int32]int{}
+	for _, r := range ranges {
+		for _, rep := range r.Replicas {
+			if j := leaving[rep.Node]; j != nil {
+				j.Total += r.Bytes
+				replicas[rep.Node]++
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(leaving)) {
+		j := leaving[id]
+		j.What = fmt.Sprintf("node %d is being decommissioned: %d replicas are left on it", id, replicas[id])
+		out = append(out, *j)
+	}
+	return out, nil
+}

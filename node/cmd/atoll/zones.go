@@ -96,6 +96,9 @@ func nodeCommand() *cobra.Command {
 	cmd.AddCommand(&cobra.Command{Use: "list", Short: "Show every node", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		return runSQL(cmd, "SELECT * FROM atoll.nodes ORDER BY node_id")
 	}})
+	cmd.AddCommand(&cobra.Command{Use: "jobs", Short: "Show copies on their way and nodes that are being decommissioned", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		return runSQL(cmd, "SELECT * FROM atoll.jobs")
+	}})
 	var dead bool
 	drain := &cobra.Command{Use: "drain NODE", Short: "Move leases and connections off a node, before it stops", Args: exactArgs("NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -1,12 +1,15 @@
 package group
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -48,6 +51,41 @@ type Sender struct {
 	node  func(raft.ServerID) (keys.NodeID, bool)
 	slots *semaphore.Weighted
 	bytes func(int)
+
+	mu  sync.Mutex
+	out map[*transfer]struct{}
+}
+
+// Transfer is a snapshot on its way out.
+type Transfer struct {
+	Range keys.RangeID
+	To    keys.NodeID
+	Since time.Time
+	Sent  int64 // bytes so far
+}
+
+// Transfers returns the snapshots that are on their way out, the oldest first.
+func (s *Sender) Transfers() []Transfer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Transfer, 0, len(s.out))
+	for t := range s.out {
+		out = append(out, Transfer{Range: t.o.Range, To: t.node, Since: t.since, Sent: t.sent.Load()})
+	}
+	slices.SortFunc(out, func(a, b Transfer) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Range, b.Range)) })
+	return out
+}
+
+// track counts a transfer among those on their way, until done is called.
+func (s *Sender) track(t *transfer) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.out[t] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.out, t)
+	}
 }
 
 // NewSender returns a Sender. node finds a replica's node; sent is called with the bytes of
@@ -56,7 +94,7 @@ func NewSender(net raftnet.Network, node func(raft.ServerID) (keys.NodeID, bool)
 	if sent == nil {
 		sent = func(int) {}
 	}
-	return &Sender{net: net, node: node, slots: semaphore.NewWeighted(maxTransfers), bytes: sent}
+	return &Sender{net: net, node: node, slots: semaphore.NewWeighted(maxTransfers), bytes: sent, out: map[*transfer]struct{}{}}
 }
 
 // Send streams a snapshot and returns when the receiver has installed it.
@@ -69,7 +107,8 @@ func (s *Sender) Send(ctx context.Context, o Outgoing) (Installed, error) {
 		return Installed{}, err
 	}
 	defer s.slots.Release(1)
-	t := &transfer{s: s, node: node, o: o}
+	t := &transfer{s: s, node: node, o: o, since: time.Now()}
+	defer s.track(t)()
 	if _, err := rand.Read(t.id[:]); err != nil {
 		return Installed{}, err
 	}
@@ -86,6 +125,8 @@ type transfer struct {
 	node  keys.NodeID
 	o     Outgoing
 	id    snapshotID
+	since time.Time
+	sent  atomic.Int64 // bytes
 	seq   uint64
 	pairs uint64
 	crc   uint32
@@ -152,6 +193,7 @@ func (t *transfer) flush(ctx context.Context) error {
 		return err
 	}
 	t.s.bytes(len(t.buf))
+	t.sent.Add(int64(len(t.buf)))
 	t.seq++
 	t.buf = t.buf[:0]
 	return nil

@@ -64,6 +64,20 @@ type ClusterInfo interface {
 	Events(ctx context.Context) ([]EventInfo, error)
 	// Violations lists the ranges that are not placed as their rule wants, by ID.
 	Violations(ctx context.Context) ([]ViolationInfo, error)
+	// Jobs lists what is under way, the oldest first.
+	Jobs(ctx context.Context) ([]JobInfo, error)
+}
+
+// JobInfo is a row of atoll.jobs.
+type JobInfo struct {
+	Kind        string // copy, decommission
+	Node        int32  // that does it, or that it is about
+	Range       int64  // 0: none
+	Other       int32  // the node that gets a copy; 0: none
+	What        string
+	Started     time.Time     // zero: unknown
+	Done, Total int64         // bytes; Total is an estimate, 0 if there is none
+	Left        time.Duration // about; 0: unknown
 }
 
 // ViolationInfo is a row of atoll.placement_violations.

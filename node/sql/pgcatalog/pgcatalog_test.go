@@ -84,6 +84,11 @@ func (cluster) Events(context.Context) ([]catalog.EventInfo, error) {
 	return []catalog.EventInfo{{At: time.Unix(1, 0), Node: 1, Kind: "lease", Range: 2, Other: 2, What: "node 1 has the lease", Cause: "a test"}, {Node: 1, Kind: "node"}}, nil
 }
 
+func (cluster) Jobs(context.Context) ([]catalog.JobInfo, error) {
+	return []catalog.JobInfo{{Kind: "copy", Node: 1, Range: 3, Other: 2, What: "a replica of range 3 goes to node 2", Started: time.Unix(100, 0), Done: 10, Total: 40, Left: 30 * time.Second},
+		{Kind: "decommission", Node: 2, What: "5 replicas are left on node 2", Total: 7}}, nil
+}
+
 func (cluster) Violations(context.Context) ([]catalog.ViolationInfo, error) {
 	return []catalog.ViolationInfo{{Range: 2, Leaseholder: 1, Status: "stuck", Since: time.Unix(1, 0), Reason: "2 of 3 voters"}}, nil
 }
@@ -196,6 +201,10 @@ func TestDefinitions(t *testing.T) {
 		require.Empty(t, r[0]["problem"])
 		r = find(t, ctx, q, catalog.AtollSchema, "ranges", "range_id", "2")
 		require.Equal(t, "replica 4 on node 2 differs from the others and is being replaced", r[0]["problem"])
+		r = find(t, ctx, q, catalog.AtollSchema, "jobs", "kind", "copy")
+		require.Equal(t, []string{"40", "30"}, []string{r[0]["total_bytes"], r[0]["seconds_left"]})
+		r = find(t, ctx, q, catalog.AtollSchema, "jobs", "kind", "decommission")
+		require.Equal(t, []string{"7", ""}, []string{r[0]["total_bytes"], r[0]["seconds_left"]}, "how long is not known")
 	})
 }
 

@@ -42,6 +42,8 @@ func init() {
 		{"replicas", []viewColumn{{"range_id", i8}, {"replica_id", i8}, {"node_id", i4}, {"zone", text}, {"type", text}, {"has_lease", types.OIDBool}, {"problem", text}}, atollReplicas},
 		{"events", []viewColumn{{"happened_at", types.OIDTimestampTZ}, {"node_id", i4}, {"kind", text}, {"range_id", i8}, {"other_node", i4}, {"event", text}, {"cause", text}}, atollEvents},
 		{"placement_violations", []viewColumn{{"range_id", i8}, {"leaseholder", i4}, {"status", text}, {"since", types.OIDTimestampTZ}, {"reason", text}}, atollViolations},
+		{"jobs", []viewColumn{{"kind", text}, {"node_id", i4}, {"range_id", i8}, {"other_node", i4}, {"job", text}, {"started_at", types.OIDTimestampTZ},
+			{"done_bytes", i8}, {"total_bytes", i8}, {"seconds_left", i8}}, atollJobs},
 	}
 }
 
@@ -180,6 +182,33 @@ func atollViolations(s *scan) error {
 	}
 	for _, v := range all {
 		if err := s.row("range_id", v.Range, "leaseholder", v.Leaseholder, "status", v.Status, "since", v.Since, "reason", v.Reason); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func atollJobs(s *scan) error {
+	if s.q.Cluster == nil {
+		return nil
+	}
+	all, err := s.q.Cluster.Jobs(s.ctx)
+	if err != nil {
+		return err
+	}
+	number := func(n int64) any {
+		if n == 0 {
+			return nil
+		}
+		return n
+	}
+	for _, j := range all {
+		var started any
+		if !j.Started.IsZero() {
+			started = j.Started
+		}
+		if err := s.row("kind", j.Kind, "node_id", j.Node, "range_id", number(j.Range), "other_node", number(int64(j.Other)), "job", j.What, "started_at", started,
+			"done_bytes", j.Done, "total_bytes", number(j.Total), "seconds_left", number(int64(j.Left.Seconds()))); err != nil {
 			return err
 		}
 	}
