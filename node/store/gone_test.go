@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 
 	"github.com/atolldb/atoll/node/cluster"
@@ -118,6 +119,34 @@ func TestDecommissionIsKnownToMostBeforeItIsOver(t *testing.T) {
 		defer cancel()
 		err := c.nodes[1].dir.Confirm(ctx, c.nodes[1].ep, 2, 4)
 		require.ErrorContains(t, err, "2 of 3 nodes ([1 3]) have not confirmed")
+		c.close()
+	})
+}
+
+// A replica that stood for election, and then took entries from who won in the same term, is a candidate
+// to raft that names a leader. If it is removed unheard, it must find that out all the same.
+func TestRemovedCandidateAsksWhetherItBelongs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, func(cfg *Config) { cfg.AwaitRules = true }, "a", "b", "c")
+		require.NoError(t, c.nodes[0].put(t.Context(), tkey(0), "x"))
+		l := c.leaseholder(2)
+		lost, next := c.nodes[int(l.id)%3], c.nodes[int(l.id+1)%3]
+		r := lost.store.get(2)
+		c.net.Isolate(lost.id)
+		time.Sleep(5 * time.Second) // it supports nobody any more
+		require.NoError(t, r.trans.Campaign())
+		_, err := sendOne[*kv.AdminTransferLeaseResponse](t.Context(), l.sender, &kv.AdminTransferLeaseRequest{Key: tkey(0), Target: next.id})
+		require.NoError(t, err)
+		require.Equal(t, next, c.leaseholder(2))
+		c.net.HealNode(lost.id)
+		c.eventually(10*time.Second, func() bool { return r.trans.Leader() == next.id })
+		c.net.Isolate(lost.id)
+		require.Equal(t, raft.Candidate, r.group.Load().Raft().State())
+		c.eventually(time.Minute, func() bool { return !next.store.cfg.Support.Live(lost.id) })
+		_, err = next.store.ChangeReplicas(t.Context(), next.store.get(2).replica.Load(), &kv.AdminChangeReplicasRequest{Kind: kv.RemoveReplica, Node: lost.id})
+		require.NoError(t, err)
+		c.net.HealNode(lost.id)
+		c.eventually(2*time.Minute, func() bool { return lost.store.get(2) == nil })
 		c.close()
 	})
 }

@@ -187,7 +187,7 @@ func (s *Store) jobs(r *rep, now time.Time, planned map[keys.RangeID]due) []job 
 	d := r.desc()
 	term, leads := r.leads()
 	if !leads || d == nil {
-		if r.trans.Leader() != 0 {
+		if r.hasLeader() {
 			r.q.leaderless = time.Time{}
 		} else if r.q.leaderless.IsZero() {
 			r.q.leaderless = now
@@ -354,7 +354,7 @@ func (s *Store) checkMembership(ctx context.Context, r *rep) error {
 	if err != nil || now.RangeID != d.RangeID || now.Generation < d.Generation {
 		return err
 	}
-	if s.isMember(now, r.id) || r.trans.Leader() != 0 { // a leader that has appeared counts on it
+	if s.isMember(now, r.id) || r.hasLeader() { // a leader that has appeared counts on it
 		return nil
 	}
 	return s.removeIfStale(r.id, now)

@@ -274,6 +274,17 @@ func (r *rep) leads() (uint64, bool) {
 	return l.Term, l.Valid
 }
 
+// hasLeader reports whether this replica follows a leader. One that took entries from whoever won the
+// election for which it stood itself stays a candidate to raft, and goes on naming that leader when
+// nobody speaks to it any more: it may have been removed.
+func (r *rep) hasLeader() bool {
+	if r.trans.Leader() == 0 {
+		return false
+	}
+	rf := r.group.Load().Raft()
+	return rf == nil || rf.State() != raft.Candidate
+}
+
 // SplitApplied implements group.Events.
 func (r *rep) SplitApplied(split raftcmd.SplitTrigger, gc hlc.Timestamp) {
 	rr := r.replica.Load()
