@@ -37,6 +37,15 @@ type Overview struct {
 	Nodes     []NodeRow  `json:"nodes"`
 	Ranges    []RangeRow `json:"ranges"`
 	Clients   int        `json:"clients"`
+	// Placement is what the ranges that this node leads lack; nil before it has a store.
+	Placement *Placement `json:"placement,omitempty"`
+}
+
+// Placement says whether the ranges that a node leads are placed as their policies want.
+type Placement struct {
+	Known   bool   `json:"known"`   // the policies are known
+	Lacking int    `json:"lacking"` // ranges that lack something
+	Reason  string `json:"reason,omitempty"`
 }
 
 // NodeRow is a node as this one sees it.

@@ -371,6 +371,8 @@ func (s *Server) Overview() Overview {
 		o.Nodes = append(o.Nodes, NodeRow{ID: int32(d.ID), Region: d.Region, Zone: d.Zone, State: d.State.String(), SQL: d.SQLAddr, HTTP: d.HTTPAddr,
 			Live: d.ID == n.Identity.Node || n.Agent.Live(d.ID), Replicas: replicas[d.ID], Leases: leases[d.ID]})
 	}
+	o.Placement = &Placement{}
+	o.Placement.Lacking, o.Placement.Reason, o.Placement.Known = n.Store.Lacking(time.Now())
 	if l := s.sql.Load(); l != nil {
 		o.Clients = l.pg.Connections()
 	}

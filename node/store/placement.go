@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -47,7 +48,7 @@ func (s *Store) plan(now time.Time, fresh bool) map[keys.RangeID]due {
 	}
 	s.turn++
 	v.Turn = s.turn
-	generations := s.rangesView(&v, rules, now)
+	generations := s.rangesView(&v, rules, now, false)
 	if busy := countLoad(&v); !fresh || s.leases() <= fewLeases && !busy {
 		v.Settings.LeaseSlack = noSlack
 	}
@@ -176,9 +177,35 @@ func Membership(st cluster.NodeState) allocator.Membership {
 	return allocator.Draining // gives leases away, or has not taken part yet
 }
 
-// rangesView adds the ranges that this node leads and that nobody works on, and returns the
-// generations of their descriptors.
-func (s *Store) rangesView(v *allocator.View, rules *ruleSet, now time.Time) map[keys.RangeID]int64 {
+// Lacking looks at the ranges that this node leads, those that somebody works on too, and returns how
+// many lack something that their rules ask for, and what one of them lacks. known is false while the
+// rules are not known.
+func (s *Store) Lacking(now time.Time) (n int, reason string, known bool) {
+	rules := s.rules.Load()
+	if rules == nil {
+		return 0, "", false
+	}
+	v := s.nodesView(rules, now)
+	v.Settings.ReplicaSlack, v.Settings.LeaseSlack = noSlack, noSlack
+	s.rangesView(&v, rules, now, true)
+	plan, err := allocator.PlanView(v)
+	if err != nil {
+		return 1, err.Error(), true
+	}
+	for _, f := range plan.Stuck {
+		n, reason = n+1, fmt.Sprintf("range %d: %s", f.Range, f.Reason)
+	}
+	for _, c := range plan.Changes {
+		if c.Priority < allocator.Preference {
+			n, reason = n+1, fmt.Sprintf("range %d: %s", c.Range, c.Reason)
+		}
+	}
+	return n + plan.Deferred + plan.Waiting, reason, true
+}
+
+// rangesView adds the ranges that this node leads, and returns the generations of their descriptors.
+// busy: also those that somebody works on.
+func (s *Store) rangesView(v *allocator.View, rules *ruleSet, now time.Time, busy bool) map[keys.RangeID]int64 {
 	generations := map[keys.RangeID]int64{}
 	zones := make(map[keys.NodeID]string, len(v.Nodes))
 	for i := range v.Nodes {
@@ -187,7 +214,7 @@ func (s *Store) rangesView(v *allocator.View, rules *ruleSet, now time.Time) map
 	receiving := map[allocator.NodeID]int{}
 	for _, r := range s.all() {
 		d := r.desc()
-		if d == nil || r.busy.Load() || r.distrusted.Load() {
+		if d == nil || r.busy.Load() && !busy || r.distrusted.Load() {
 			continue
 		}
 		if _, ok := r.leads(); !ok {

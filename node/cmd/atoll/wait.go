@@ -117,7 +117,19 @@ func replication(now, before []sight) error {
 			}
 		}
 	}
-	want := min(len(zones)-(len(zones)+1)%2, maxVoters)
+	// How many replicas a range needs, and where, is for its policy to say. Nodes of an older version
+	// do not tell what they lack.
+	want := 1
+	for _, o := range byNode {
+		switch p := o.Placement; {
+		case p == nil:
+			want = min(len(zones)-(len(zones)+1)%2, minVoters)
+		case !p.Known:
+			return fmt.Errorf("node %d does not know the placement policies yet", o.Node)
+		case p.Lacking > 0:
+			return fmt.Errorf("%d of the ranges that node %d leads lack something: %s", p.Lacking, o.Node, p.Reason)
+		}
+	}
 	applied := map[int64]uint64{}
 	for _, s := range before {
 		if s.overview == nil {
@@ -140,8 +152,8 @@ func replication(now, before []sight) error {
 	return nil
 }
 
-// maxVoters is the most that a range has.
-const maxVoters = 5
+// minVoters is what a range has by default, where there are zones enough.
+const minVoters = 3
 
 // whole checks a range: enough replicas, each with what was applied at the look before.
 func whole(r server.RangeRow, byNode map[int32]*server.Overview, want int, applied uint64) error {

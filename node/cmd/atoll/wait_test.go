@@ -25,7 +25,7 @@ func three() []sight {
 	var out []sight
 	for i := range 3 {
 		out = append(out, sight{addr: string(rune('a'+i)) + ":1", overview: &server.Overview{Node: int32(i + 1), Ready: true, Revision: "2",
-			Nodes:  append([]server.NodeRow(nil), nodes...),
+			Nodes: append([]server.NodeRow(nil), nodes...), Placement: &server.Placement{Known: true},
 			Ranges: []server.RangeRow{{ID: 7, Replicas: "n1 n2 n3", Leaseholder: 1, Applied: 100}}}})
 	}
 	return out
@@ -55,7 +55,14 @@ func TestJudge(t *testing.T) {
 		"never came up": {func(s []sight) {
 			s[0].overview.Nodes = append(s[0].overview.Nodes, server.NodeRow{ID: 9, Zone: "a", Region: "r", State: "joining"})
 		}, ""},
-		"a replica less":    {func(s []sight) { s[0].overview.Ranges[0].Replicas = "n1 n2" }, "range 7 has 2 of 3 replicas"},
+		"fewer replicas by policy": {func(s []sight) { s[0].overview.Ranges[0].Replicas = "n1 n2" }, ""},
+		"a replica less": {func(s []sight) {
+			s[1].overview.Placement = &server.Placement{Known: true, Lacking: 2, Reason: "range 7: a voter is missing"}
+		}, "2 of the ranges that node 2 leads lack something: range 7: a voter is missing"},
+		"no policies yet": {func(s []sight) { s[1].overview.Placement = &server.Placement{} }, "node 2 does not know the placement policies yet"},
+		"a replica less, an older version": {func(s []sight) {
+			s[2].overview.Placement, s[0].overview.Ranges[0].Replicas = nil, "n1 n2"
+		}, "range 7 has 2 of 3 replicas"},
 		"replica not there": {func(s []sight) { s[2].overview.Ranges = nil }, "node 3 has no replica yet"},
 		"behind":            {func(s []sight) { s[2].overview.Ranges[0].Applied = 99 }, "node 3 has applied 99 of 100"},
 		"no leaseholder":    {func(s []sight) { s[0].overview.Ranges[0].Leaseholder = 0 }, "no leaseholder"},
