@@ -45,7 +45,8 @@ type Config struct {
 	KeepReplicas bool
 	// RangeMaxBytes is the size at which a range splits.
 	RangeMaxBytes int64
-	// RangeMaxBatches is how many batches of requests a second a range may serve before it splits.
+	// RangeMaxBatches is how many batches of requests a second from other nodes a range may serve
+	// before it splits.
 	RangeMaxBatches int64
 	// GCTTL is how long old versions are kept.
 	GCTTL time.Duration
@@ -79,7 +80,7 @@ func (c *Config) EnsureDefaults() {
 	setDefault(&c.Support, 500*time.Millisecond)
 	setDefault(&c.ReserveBytes, 256<<20)
 	setDefault(&c.RangeMaxBytes, 512<<20)
-	setDefault(&c.RangeMaxBatches, 5000)
+	setDefault(&c.RangeMaxBatches, 10_000)
 	setDefault(&c.GCTTL, 10*time.Minute)
 	setDefault(&c.DeadAfter, 5*time.Minute)
 	setDefault(&c.MaxConnections, 1000)

@@ -42,8 +42,8 @@ type Config struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 
-	// MaxRangeBatches is how many batches a second a range may serve before it is split by load, if
-	// that divides the load. Default 5,000.
+	// MaxRangeBatches is how many batches a second from other nodes a range may serve before it is
+	// split by load, if that divides the load. Default 10,000.
 	MaxRangeBatches int64
 	// Cores is what the node has. Default: what the process may use.
 	Cores float64
@@ -99,7 +99,7 @@ type Config struct {
 
 func (c *Config) ensureDefaults() {
 	def(&c.MaxRangeBytes, 512<<20)
-	def(&c.MaxRangeBatches, 5000)
+	def(&c.MaxRangeBatches, 10_000)
 	def(&c.Cores, float64(runtime.GOMAXPROCS(0)))
 	def(&c.GCTTL, 10*time.Minute)
 	def(&c.PileupAge, 15*time.Second)

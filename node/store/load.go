@@ -24,7 +24,7 @@ const (
 	commandCost = 100e-6
 	// busyShare is the part of its cores from which on a node counts as busy. While none is, ranges
 	// are evened out by number and size: there is nothing to gain from moving load.
-	busyShare = 1.0 / 3
+	busyShare = 0.5
 	// splitSamples is how many keys of a busy range are tried as the place of a split.
 	splitSamples = 20
 	// sampledBatches: one of so many batches is looked at while a range is busy.
@@ -45,12 +45,16 @@ type load struct {
 	samples []splitSample
 	seen    int64 // batches looked at while sampling
 
-	// The rest belongs to the maintenance goroutine; rates is read by others.
-	at                         time.Time
-	lastBatches, lastCommands  int64
-	perSecond, commandsASecond float64
-	gateways                   map[keys.NodeID]float64
-	rates                      atomic.Uint64 // perSecond, as bits
+	// The rest belongs to the maintenance goroutine, but for the gateways, which mu guards. A batch
+	// from this node's own gateway is no load that could be taken off the node by another leaseholder
+	// or by a split: the statement would still run here, and its batches would go further. So only
+	// the foreign ones, from other nodes, weigh.
+	at                       time.Time
+	lastBatches              int64
+	lastCommands             int64
+	commandsASecond          float64
+	gateways                 map[keys.NodeID]float64
+	perSecond, foreignSecond atomic.Uint64 // float64 bits
 }
 
 // splitSample is a key at which a range could be split, and how many batches came on each side since
@@ -60,8 +64,8 @@ type splitSample struct {
 	left, right int64
 }
 
-// count takes a batch in. It is on the path of every batch.
-func (l *load) count(ba *kv.BatchRequest) {
+// count takes a batch in that this node has served. It is on the path of every batch.
+func (l *load) count(ba *kv.BatchRequest, self keys.NodeID) {
 	key := firstDataKey(ba)
 	if key == nil {
 		return
@@ -73,7 +77,7 @@ func (l *load) count(ba *kv.BatchRequest) {
 		l.from = map[keys.NodeID]int64{}
 	}
 	l.from[ba.Gateway]++
-	if l.sampling.Load() && n%sampledBatches == 0 {
+	if ba.Gateway != self && l.sampling.Load() && n%sampledBatches == 0 {
 		l.sample(key)
 	}
 }
@@ -113,7 +117,7 @@ func (l *load) sample(key keys.Key) {
 }
 
 // measure takes the rates. It runs in the maintenance goroutine.
-func (l *load) measure(now time.Time, commands int64, busy float64) {
+func (l *load) measure(now time.Time, commands int64, busy float64, self keys.NodeID) {
 	if l.at.IsZero() {
 		l.at, l.lastBatches, l.lastCommands = now, l.batches.Load(), commands
 		return
@@ -124,13 +128,13 @@ func (l *load) measure(now time.Time, commands int64, busy float64) {
 	}
 	l.at = now
 	batches := l.batches.Load()
-	l.perSecond = (l.perSecond + float64(batches-l.lastBatches)/seconds) / 2
+	all := (l.batchesPerSecond() + float64(batches-l.lastBatches)/seconds) / 2
+	if all < 0.01 {
+		all = 0
+	}
+	l.perSecond.Store(math.Float64bits(all))
 	l.commandsASecond = (l.commandsASecond + float64(commands-l.lastCommands)/seconds) / 2
 	l.lastBatches, l.lastCommands = batches, commands
-	if l.perSecond < 0.01 {
-		l.perSecond = 0
-	}
-	l.rates.Store(math.Float64bits(l.perSecond))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.gateways
@@ -144,15 +148,23 @@ func (l *load) measure(now time.Time, commands int64, busy float64) {
 		l.gateways[node] += float64(n) / seconds / 2
 	}
 	l.from = nil
-	// Sampling begins anew with every measurement that finds the range busy; what the samples of the
-	// time before say is taken out by splitKey first.
-	if l.sampling.Store(l.perSecond > busy); l.perSecond <= busy {
+	foreign := 0.0
+	for node, rate := range l.gateways {
+		if node != self {
+			foreign += rate
+		}
+	}
+	l.foreignSecond.Store(math.Float64bits(foreign))
+	if l.sampling.Store(foreign > busy); foreign <= busy {
 		l.samples, l.seen = nil, 0
 	}
 }
 
 // batchesPerSecond is the rate as last measured.
-func (l *load) batchesPerSecond() float64 { return math.Float64frombits(l.rates.Load()) }
+func (l *load) batchesPerSecond() float64 { return math.Float64frombits(l.perSecond.Load()) }
+
+// foreignPerSecond is the rate of the batches from other nodes.
+func (l *load) foreignPerSecond() float64 { return math.Float64frombits(l.foreignSecond.Load()) }
 
 // splitKey returns the key that divides the load best, once enough was seen. nil and no hot key: not
 // enough. Where no key divides it, it is the key that most of it is for, or where it moves on from.
@@ -179,9 +191,9 @@ func (l *load) splitKey() (at, hot keys.Key) {
 	return at, hot
 }
 
-// cost is what the range costs each replica, and the leaseholder on top; in cores.
+// cost is what the range costs each replica, and what goes with the lease; in cores.
 func (l *load) cost() (replica, lease float64) {
-	return l.commandsASecond * commandCost, l.perSecond * batchCost
+	return l.commandsASecond * commandCost, l.foreignPerSecond() * batchCost
 }
 
 // requests returns the zones that batches come from, by the zones of the nodes.
@@ -215,7 +227,7 @@ func (s *Store) measureLoad(now time.Time) {
 		if g == nil {
 			continue
 		}
-		r.load.measure(now, g.Commands(), float64(s.cfg.MaxRangeBatches))
+		r.load.measure(now, g.Commands(), float64(s.cfg.MaxRangeBatches), s.cfg.Node)
 		replica, lease := r.load.cost()
 		total += replica + lease
 	}
@@ -228,7 +240,7 @@ func (s *Store) cores() float64 { return math.Float64frombits(s.cpu.Load()) }
 // splitByLoad splits a range that is busier than one should be, where that divides the load. A range
 // whose load can't be divided is named, once in a while: only who uses it can help.
 func (s *Store) splitByLoad(ctx context.Context, r *rep) error {
-	rate := r.load.batchesPerSecond()
+	rate := r.load.foreignPerSecond()
 	at, hot := r.load.splitKey()
 	d := r.desc()
 	if at == nil || !d.Start.Less(at) {
@@ -237,7 +249,7 @@ func (s *Store) splitByLoad(ctx context.Context, r *rep) error {
 		}
 		return nil
 	}
-	why := fmt.Sprintf("it had %.0f batches a second, and %d are the bound", rate, s.cfg.MaxRangeBatches)
+	why := fmt.Sprintf("it had %.0f batches a second from other nodes, and %d are the bound", rate, s.cfg.MaxRangeBatches)
 	_, err := s.splitAt(ctx, r.replica.Load(), &kv.AdminSplitRequest{SplitKey: at}, why)
 	if err == nil {
 		s.metrics.loadSplits.Inc()
@@ -257,7 +269,7 @@ func (s *Store) hotSpot(r *rep, key keys.Key, rate float64) {
 	}
 	r.hotSaid = now
 	s.metrics.hotSpots.Inc()
-	s.recordHotSpot(r.rangeID, fmt.Sprintf("a hot spot near %s: %.0f batches a second", key.Pretty(), rate),
+	s.recordHotSpot(r.rangeID, fmt.Sprintf("a hot spot near %s: %.0f batches a second from other nodes", key.Pretty(), rate),
 		"its load is for one key, or moves on along the keys, so that no split divides it")
 	s.logger.Warn("a hot spot: the load of a range can't be divided", "range", r.rangeID, "batches_per_second", int(rate), "key", key.Pretty())
 }

@@ -23,25 +23,29 @@ func getBatch(k keys.Key, gateway keys.NodeID) *kv.BatchRequest {
 func TestLoadIsMeasured(t *testing.T) {
 	var l load
 	now := time.Unix(1000, 0)
-	l.measure(now, 0, 50)
+	l.measure(now, 0, 50, 1)
 	for range 1000 {
-		l.count(getBatch(tkey(1), 2))
+		l.count(getBatch(tkey(1), 2), 1)
 	}
 	for range 500 {
-		l.count(getBatch(tkey(2), 3))
+		l.count(getBatch(tkey(2), 3), 1)
 	}
-	l.count(&kv.BatchRequest{Requests: []kv.Request{&kv.LeaseInfoRequest{Key: tkey(1)}}}) // no load
-	l.measure(now.Add(time.Second), 100, 50)                                               // too early
+	for range 300 {
+		l.count(getBatch(tkey(2), 1), 1) // from the node itself
+	}
+	l.count(&kv.BatchRequest{Requests: []kv.Request{&kv.LeaseInfoRequest{Key: tkey(1)}}}, 1) // no load
+	l.measure(now.Add(time.Second), 100, 50, 1)                                              // too early
 	require.Zero(t, l.batchesPerSecond())
-	l.measure(now.Add(loadEvery), 200, 50)
-	require.InDelta(t, 75, l.batchesPerSecond(), 0.01, "the mean of 0 and 150")
+	l.measure(now.Add(loadEvery), 200, 50, 1)
+	require.InDelta(t, 90, l.batchesPerSecond(), 0.01, "the mean of 0 and 180")
+	require.InDelta(t, 75, l.foreignPerSecond(), 0.01)
 	replica, lease := l.cost()
 	require.InDelta(t, 10*commandCost, replica, 1e-9)
 	require.InDelta(t, 75*batchCost, lease, 1e-9)
 	require.Equal(t, []allocator.ZoneRequests{{Zone: "a", Rate: 25}, {Zone: "b", Rate: 50}}, l.requests(map[keys.NodeID]string{2: "b", 3: "a"}))
 	require.True(t, l.sampling.Load())
 	for i := 2; i < 30; i++ {
-		l.measure(now.Add(time.Duration(i)*loadEvery), 200, 50)
+		l.measure(now.Add(time.Duration(i)*loadEvery), 200, 50, 1)
 	}
 	require.Zero(t, l.batchesPerSecond(), "what was served once is forgotten")
 	require.Empty(t, l.requests(map[keys.NodeID]string{2: "b", 3: "a"}))
@@ -69,7 +73,7 @@ func TestSplitKeyDividesTheLoad(t *testing.T) {
 			require.Nil(t, at, "nothing was seen")
 			require.Nil(t, hot)
 			for i := range 4000 {
-				l.count(getBatch(tkey(c.key(i)), 1))
+				l.count(getBatch(tkey(c.key(i)), 2), 1)
 			}
 			at, hot = l.splitKey()
 			if c.high == 0 {
@@ -95,9 +99,10 @@ func TestBusyRangeIsSplit(t *testing.T) {
 			require.NoError(t, l.put(t.Context(), tkey(i), "v"))
 		}
 		rng := rand.New(rand.NewPCG(1, 1))
+		client := c.nodes[int(l.id)%3] // another one
 		load := func(d time.Duration, key func() int) {
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-				_, err := l.get(t.Context(), tkey(key()))
+				_, err := client.get(t.Context(), tkey(key()))
 				require.NoError(t, err)
 			}
 		}

@@ -223,7 +223,7 @@ func (s *Store) jobs(r *rep, now time.Time, planned map[keys.RangeID]due) []job 
 		r.q.lastSize, r.q.sizeCommands = now, commands
 		jobs = append(jobs, job{"split by size", s.splitBySize})
 	}
-	if r.load.batchesPerSecond() > float64(s.cfg.MaxRangeBatches) && d.RangeID != keys.MetaRangeID && !s.full.Load() && now.Sub(r.q.lastLoad) > loadEvery {
+	if r.load.foreignPerSecond() > float64(s.cfg.MaxRangeBatches) && d.RangeID != keys.MetaRangeID && !s.full.Load() && now.Sub(r.q.lastLoad) > loadEvery {
 		r.q.lastLoad = now
 		jobs = append(jobs, job{"split by load", s.splitByLoad})
 	}

@@ -342,7 +342,7 @@ func (s *Store) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRespons
 	}
 	br, err := rr.Send(ctx, ba)
 	if err == nil {
-		r.load.count(ba)
+		r.load.count(ba, s.cfg.Node)
 	}
 	var mismatch *kv.RangeKeyMismatchError
 	if errors.As(err, &mismatch) {

@@ -67,7 +67,7 @@ named in --join admits it to an existing one; it never founds a cluster by itsel
 	f.Int64Var(&cfg.ReserveBytes, "disk-reserve", cfg.ReserveBytes, "free bytes on disk below which new writes are refused")
 	f.BoolVar(&cfg.KeepReplicas, "keep-replicas", cfg.KeepReplicas, "do not move replicas only to even out the nodes of a zone")
 	f.Int64Var(&cfg.RangeMaxBytes, "range-max-bytes", cfg.RangeMaxBytes, "size at which a range splits")
-	f.Int64Var(&cfg.RangeMaxBatches, "range-max-batches", cfg.RangeMaxBatches, "batches of requests per second at which a range splits, if that divides them")
+	f.Int64Var(&cfg.RangeMaxBatches, "range-max-batches", cfg.RangeMaxBatches, "batches of requests per second from other nodes at which a range splits, if that divides them")
 	f.DurationVar(&cfg.GCTTL, "gc-ttl", cfg.GCTTL, "how long old versions are kept")
 	f.DurationVar(&cfg.DeadAfter, "dead-after", cfg.DeadAfter, "how long a node is away, while others of its zone answer, before its replicas are made anew there")
 	f.IntVar(&cfg.MaxConnections, "max-connections", cfg.MaxConnections, "SQL clients at once")
