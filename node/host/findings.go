@@ -47,19 +47,24 @@ func encodeFindings(all []store.Finding) []byte {
 	return b
 }
 
-func decodeFindings(b []byte) (out []store.Finding, err error) {
-	if b, err = wire.Body(b, findingsVersion, ErrCorruptFindings); err != nil {
+func decodeFindings(b []byte) ([]store.Finding, error) {
+	return decodeList(b, findingsVersion, findingsField, maxFindings, ErrCorruptFindings, decodeFinding)
+}
+
+// decodeList reads messages that stand one after the other in a field, behind a version byte.
+func decodeList[T any](b []byte, version byte, field wire.Number, most int, corrupt error, one func([]byte) (T, error)) (out []T, err error) {
+	if b, err = wire.Body(b, version, corrupt); err != nil {
 		return nil, err
 	}
-	err = wire.Fields(b, ErrCorruptFindings, func(n wire.Number, _ uint64, data []byte) error {
-		if n != findingsField {
+	err = wire.Fields(b, corrupt, func(n wire.Number, _ uint64, data []byte) error {
+		if n != field {
 			return nil
 		}
-		if len(out) == maxFindings {
-			return fmt.Errorf("%w: more than %d", ErrCorruptFindings, maxFindings)
+		if len(out) == most {
+			return fmt.Errorf("%w: more than %d", corrupt, most)
 		}
-		f, err := decodeFinding(data)
-		out = append(out, f)
+		v, err := one(data)
+		out = append(out, v)
 		return err
 	})
 	return out, err

@@ -44,22 +44,8 @@ func encodeCopies(all []store.Copy) []byte {
 	return b
 }
 
-func decodeCopies(b []byte) (out []store.Copy, err error) {
-	if b, err = wire.Body(b, copiesVersion, ErrCorruptCopies); err != nil {
-		return nil, err
-	}
-	err = wire.Fields(b, ErrCorruptCopies, func(n wire.Number, _ uint64, data []byte) error {
-		if n != copiesField {
-			return nil
-		}
-		if len(out) == maxCopies {
-			return fmt.Errorf("%w: more than %d", ErrCorruptCopies, maxCopies)
-		}
-		c, err := decodeCopy(data)
-		out = append(out, c)
-		return err
-	})
-	return out, err
+func decodeCopies(b []byte) ([]store.Copy, error) {
+	return decodeList(b, copiesVersion, copiesField, maxCopies, ErrCorruptCopies, decodeCopy)
 }
 
 func decodeCopy(b []byte) (c store.Copy, err error) {

@@ -135,3 +135,17 @@ func (t table) text() string {
 	}
 	return b.String()
 }
+
+// runOn runs statements on a cluster and prints their results.
+func runOn(cmd *cobra.Command, t *target, format, sql string) error {
+	conn, err := t.connect(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(cmd.Context())
+	tables, err := query(cmd.Context(), conn, sql)
+	if err != nil {
+		return err
+	}
+	return output(cmd, format, tables)
+}

@@ -42,19 +42,6 @@ func policyCommand() *cobra.Command {
 	return cmd
 }
 
-func runOn(cmd *cobra.Command, t *target, format, sql string) error {
-	conn, err := t.connect(cmd.Context())
-	if err != nil {
-		return err
-	}
-	defer conn.Close(cmd.Context())
-	tables, err := query(cmd.Context(), conn, sql)
-	if err != nil {
-		return err
-	}
-	return output(cmd, format, tables)
-}
-
 // args takes a file or a name, or nothing with --text.
 func (p *policyFlags) args(cmd *cobra.Command, args []string) error {
 	if (p.text == "") == (len(args) != 1) {
@@ -103,6 +90,16 @@ func (p *policyFlags) object() (string, error) {
 		return "", usageError{fmt.Errorf("--for %q: use cluster, \"database NAME\", \"table NAME\" or \"index NAME\"", p.target)}
 	}
 	return kind + " " + name, nil
+}
+
+// both returns the policy that is meant, and for what.
+func (p *policyFlags) both(args []string) (*policies.Policy, string, error) {
+	policy, err := p.read(args)
+	if err != nil {
+		return nil, "", err
+	}
+	object, err := p.object()
+	return policy, object, err
 }
 
 func (p *policyFlags) flags(cmd *cobra.Command) {
@@ -171,11 +168,7 @@ func previewCommand(t *target, format *string) *cobra.Command {
 	var p policyFlags
 	cmd := &cobra.Command{Use: "preview FILE|NAME", Short: "Show what a policy would survive, cost and move, without moving anything", Args: p.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			policy, err := p.read(args)
-			if err != nil {
-				return err
-			}
-			object, err := p.object()
+			policy, object, err := p.both(args)
 			if err != nil {
 				return err
 			}
@@ -200,11 +193,7 @@ func applyCommand(t *target) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{Use: "apply FILE|NAME", Short: "Store a policy and choose it for the cluster, a database, a table or an index", Args: p.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			policy, err := p.read(args)
-			if err != nil {
-				return err
-			}
-			object, err := p.object()
+			policy, object, err := p.both(args)
 			if err != nil {
 				return err
 			}

@@ -13,16 +13,7 @@ func zonesCommand() *cobra.Command {
 	var t target
 	var format string
 	list := func(cmd *cobra.Command, _ []string) error {
-		conn, err := t.connect(cmd.Context())
-		if err != nil {
-			return err
-		}
-		defer conn.Close(cmd.Context())
-		tables, err := query(cmd.Context(), conn, "SELECT * FROM atoll.zones ORDER BY region, zone")
-		if err != nil {
-			return err
-		}
-		return output(cmd, format, tables)
+		return runOn(cmd, &t, format, "SELECT * FROM atoll.zones ORDER BY region, zone")
 	}
 	cmd := &cobra.Command{
 		Use:   "zones",
@@ -81,18 +72,7 @@ func nodeCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	t.flags(cmd)
 	formatFlag(cmd, &format)
-	runSQL := func(cmd *cobra.Command, sql string) error {
-		conn, err := t.connect(cmd.Context())
-		if err != nil {
-			return err
-		}
-		defer conn.Close(cmd.Context())
-		tables, err := query(cmd.Context(), conn, sql)
-		if err != nil {
-			return err
-		}
-		return output(cmd, format, tables)
-	}
+	runSQL := func(cmd *cobra.Command, sql string) error { return runOn(cmd, &t, format, sql) }
 	cmd.AddCommand(&cobra.Command{Use: "list", Short: "Show every node", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		return runSQL(cmd, "SELECT * FROM atoll.nodes ORDER BY node_id")
 	}})
