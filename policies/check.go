@@ -55,6 +55,27 @@ func (p *Policy) Check(t topology.Topology) error {
 	return errors.Join(faults...)
 }
 
+// CheckLeaving refuses to let nodes go without which the policy can't be kept; where it can't be kept
+// before either, to empty a zone. Zones that go may still be named in the policy.
+func (p *Policy) CheckLeaving(before, after topology.Topology) error {
+	if err := p.Check(before); err != nil {
+		if len(after.Zones()) < len(before.Zones()) {
+			return fmt.Errorf("a zone is emptied, and even now %w", err)
+		}
+		return nil
+	}
+	left := *p
+	gone := func(zone string) bool { _, ok := after.Zone(zone); return !ok }
+	left.Zones = slices.DeleteFunc(slices.Clone(p.Zones), func(z ZoneRole) bool { return gone(z.Zone) })
+	left.LeasePreferences = slices.DeleteFunc(slices.Clone(p.LeasePreferences), func(pref string) bool {
+		return !slices.ContainsFunc(after.Zones(), func(z topology.Zone) bool { return matches(pref, z.Locality()) })
+	})
+	left.Regions = slices.DeleteFunc(slices.Clone(p.Regions), func(r RegionRole) bool {
+		return !slices.ContainsFunc(after.Zones(), func(z topology.Zone) bool { return z.Region == r.Region })
+	})
+	return left.Check(after)
+}
+
 // usable counts a zone's nodes that have what the policy asks for.
 func (p *Policy) usable(z topology.Zone) int {
 	want, n := p.AttributesOf(z.Name), 0

@@ -10,10 +10,11 @@
 // are part of the graph; a Job is named by the hash of what it does, so it runs again exactly
 // when that changes:
 //
-//	retire → zone 1 → wait → zone 2 → wait → zone 3 → wait → found → wait for full replication
+//	retire → zone 1 → wait → zone 2 → wait → zone 3 → wait → found → wait for full replication → policy
 //
 // retire moves data off nodes that the stack no longer has, and refuses where that is not
-// possible. The waits make a new image go zone by zone; until the cluster was founded they
+// possible: where the nodes that stay could not keep the policies in force. policy, last of all,
+// puts the stack's policy into force. The waits make a new image go zone by zone; until the cluster was founded they
 // end as soon as the zone's nodes answer. found is harmless when repeated.
 //
 // Nothing happens in a preview or inside an Apply but computing.

@@ -165,6 +165,14 @@ func TestPlacementPolicies(t *testing.T) {
 	})
 	step("back under the database's policy")
 	require.EqualValues(t, 2000, c.Int(t, 1, "SELECT count(*) FROM pinned"))
+
+	// A zone may go where the others can keep the policies, and not where they can't.
+	c.Exec(t, 2, "ALTER DATABASE postgres SET PLACEMENT POLICY DEFAULT", "DROP PLACEMENT POLICY copies")
+	c.Atoll(t, "node", "decommission", fmt.Sprint(c.Int(t, 1, "SELECT node_id FROM atoll.nodes WHERE zone = 'us-d'")))
+	require.Zero(t, c.Int(t, 1, "SELECT count(*) FROM atoll.replicas WHERE zone = 'us-d'"))
+	conn = c.Connect(t, 1)
+	fails(t, conn, "ALTER NODE 1 DECOMMISSION", "55000", "needs 3 zones that vote, there are 2")
+	step("the fourth zone is taken away")
 	w.progress(t, 20, time.Minute)
 	r.stop(t)
 	w.stop(t, 2)

@@ -13,9 +13,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/atolldb/atoll/node/server"
+	"github.com/atolldb/atoll/policies"
+	"github.com/atolldb/atoll/topology"
 )
 
 // These commands are the steps of a rollout: a program that changes nodes runs them in between.
@@ -332,8 +335,8 @@ func retireCommand(t *target) *cobra.Command {
 		Use:   "retire",
 		Short: "Drain and decommission every node that is not in --keep",
 		Long: `Drain and decommission every node whose address is not in --keep, one after the other: before the machines of a smaller
-cluster are taken away. Nothing to do is no error, and neither, without --founded, is that no node serves. It refuses where a zone
-would lose its last node: replicas do not move between zones in this version.`,
+cluster are taken away. Nothing to do is no error, and neither, without --founded, is that no node serves. It refuses, before
+any node leaves, where a placement policy that is in force could not be kept by the nodes that stay.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			kept := fields(keep)
@@ -377,7 +380,7 @@ func retire(ctx context.Context, t *target, keep, all []string, founded bool, pr
 type refusal struct{ error }
 
 // member is a row of atoll.nodes.
-type member struct{ id, zone, addr, status string }
+type member struct{ id, region, zone, addr, status, attributes string }
 
 func retireOnce(ctx context.Context, t *target, keep []string, progress io.Writer) error {
 	conn, err := t.connect(ctx)
@@ -385,15 +388,19 @@ func retireOnce(ctx context.Context, t *target, keep []string, progress io.Write
 		return err
 	}
 	defer conn.Close(ctx)
-	tables, err := query(ctx, conn, "SELECT node_id, region || '/' || zone, address, status FROM atoll.nodes ORDER BY node_id")
+	tables, err := query(ctx, conn, "SELECT node_id, region, zone, address, status, attributes FROM atoll.nodes ORDER BY node_id")
 	if err != nil {
 		return err
 	}
 	var members []member
 	for _, r := range tables[0].rows {
-		members = append(members, member{r[0], r[1], r[2], r[3]})
+		members = append(members, member{r[0], r[1], r[2], r[3], r[4], r[5]})
 	}
-	leave, err := retirees(members, keep)
+	inForce, err := policiesInForce(ctx, conn)
+	if err != nil {
+		return err
+	}
+	leave, err := retirees(members, keep, inForce)
 	if err != nil {
 		return refusal{err}
 	}
@@ -413,23 +420,66 @@ func retireOnce(ctx context.Context, t *target, keep []string, progress io.Write
 	return nil
 }
 
-// retirees returns who has to go; it refuses to empty a zone.
-func retirees(members []member, keep []string) ([]member, error) {
-	stay := map[string]int{}
+// retirees returns who has to go. It refuses before anybody goes, where the rest could not keep a
+// policy: a node that was decommissioned never comes back.
+func retirees(members []member, keep []string, inForce []*policies.Policy) ([]member, error) {
+	var stay, all []topology.Node
 	var leave []member
 	for _, m := range members {
-		switch {
-		case m.status == "decommissioned":
-		case slices.Contains(keep, m.addr):
-			stay[m.zone]++
-		default:
+		if m.status == "decommissioned" {
+			continue
+		}
+		n := topology.Node{Name: "n" + m.id, Locality: topology.Locality{Region: m.region, Zone: m.zone}, Attributes: fields(m.attributes)}
+		all = append(all, n)
+		if slices.Contains(keep, m.addr) {
+			stay = append(stay, n)
+		} else {
 			leave = append(leave, m)
 		}
 	}
-	for _, m := range leave {
-		if stay[m.zone] == 0 {
-			return nil, fmt.Errorf("zone %s would lose its last node (node %s, %s): moving replicas to another zone is not built yet in this version; keep a node there", m.zone, m.id, m.addr)
+	if len(leave) == 0 {
+		return nil, nil
+	}
+	before, err := topology.FromNodes(all...)
+	if err != nil {
+		return nil, err
+	}
+	after, err := topology.FromNodes(stay...)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range inForce {
+		if err := p.CheckLeaving(before, after); err != nil {
+			return nil, fmt.Errorf("%d nodes, of which the first is node %s (%s) of zone %s, can't be taken away: without them, %w; keep them, or apply another policy first",
+				len(leave), leave[0].id, leave[0].addr, leave[0].zone, err)
 		}
 	}
 	return leave, nil
+}
+
+// policiesInForce returns the policies that hold for something.
+func policiesInForce(ctx context.Context, conn *pgx.Conn) ([]*policies.Policy, error) {
+	tables, err := query(ctx, conn, "SHOW PLACEMENT")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, row := range tables[0].rows {
+		if !slices.Contains(names, row[1]) {
+			names = append(names, row[1])
+		}
+	}
+	var out []*policies.Policy
+	for _, name := range names {
+		text, err := query(ctx, conn, "SHOW PLACEMENT POLICY "+policies.Literal(name))
+		if err != nil {
+			return nil, err
+		}
+		p, err := policies.Read(name, []byte(text[0].rows[0][0]))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/atolldb/atoll/node/server"
+	"github.com/atolldb/atoll/policies"
 )
 
 // three is a whole cluster of three zones.
@@ -123,13 +124,38 @@ func TestANameThatDoesNotExistIsAbsent(t *testing.T) {
 }
 
 func TestRetirees(t *testing.T) {
-	members := []member{{"1", "r/a", "a0", "live"}, {"2", "r/b", "b0", "live"}, {"3", "r/a", "a1", "live"}, {"4", "r/c", "c9", "decommissioned"}}
-	leave, err := retirees(members, []string{"a0", "b0"})
+	zone, err := policies.Ready("survive-zone")
 	require.NoError(t, err)
-	require.Equal(t, []member{{"3", "r/a", "a1", "live"}}, leave)
-	leave, err = retirees(members, []string{"a0", "a1", "b0", "d0"})
+	inForce := []*policies.Policy{zone}
+	node := func(id, zone, addr string) member { return member{id, "r", zone, addr, "live", ""} }
+	members := []member{node("1", "a", "a0"), node("2", "b", "b0"), node("3", "a", "a1"), {"4", "r", "c", "c9", "decommissioned", ""}, node("5", "c", "c0")}
+	leave, err := retirees(members, []string{"a0", "b0", "c0"}, inForce)
+	require.NoError(t, err)
+	require.Equal(t, []member{node("3", "a", "a1")}, leave)
+	leave, err = retirees(members, []string{"a0", "a1", "b0", "c0", "d0"}, inForce)
 	require.NoError(t, err)
 	require.Empty(t, leave)
-	_, err = retirees(members, []string{"a0", "a1"})
-	require.ErrorContains(t, err, "zone r/b would lose its last node (node 2, b0)")
+	_, err = retirees(members, []string{"a0", "a1", "c0"}, inForce)
+	require.ErrorContains(t, err, "node 2 (b0) of zone b, can't be taken away: without them, policy \"survive-zone\": survive: zone with 3 voters needs 3 zones that vote, there are 2 (a, c)")
+
+	// A zone may go where the others can keep every policy, also one that names it.
+	members = append(members, node("6", "d", "d0"))
+	leave, err = retirees(members, []string{"a0", "a1", "b0", "d0"}, inForce)
+	require.NoError(t, err)
+	require.Equal(t, []member{node("5", "c", "c0")}, leave)
+	named, err := zone.WithRoles(policies.ZoneRole{Zone: "c", Role: policies.Replica})
+	require.NoError(t, err)
+	_, err = retirees(members, []string{"a0", "a1", "b0", "d0"}, append(inForce, named))
+	require.NoError(t, err)
+	primary, err := zone.WithRoles(policies.ZoneRole{Zone: "c", Role: policies.Primary})
+	require.NoError(t, err)
+	primary.Needs = []policies.Role{policies.Primary}
+	_, err = retirees(members, []string{"a0", "a1", "b0", "d0"}, append(inForce, primary))
+	require.ErrorContains(t, err, "needs a zone with the role primary")
+
+	// What can't be kept even now is no reason to empty a zone.
+	_, err = retirees(members[:3], []string{"a0", "a1"}, inForce)
+	require.ErrorContains(t, err, "a zone is emptied, and even now")
+	_, err = retirees(members[:3], []string{"a0", "b0"}, inForce)
+	require.NoError(t, err)
 }

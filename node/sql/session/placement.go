@@ -312,6 +312,37 @@ func (s *Session) setPolicy(ctx context.Context, st *parser.Statement, n *parser
 	return view.BindPolicy(ctx, o, n.Policy)
 }
 
+// checkLeaving refuses to decommission a node without which a policy in force can't be kept: its
+// replicas would have nowhere to go. One whose node is dead is replaced as well as possible.
+func (s *Session) checkLeaving(ctx context.Context, node int32) error {
+	if s.eng.cfg.Placement == nil {
+		return nil
+	}
+	before, err := s.eng.cfg.Placement.Topology()
+	if err != nil {
+		return nil // zones without names have no policies but the default
+	}
+	after, err := topology.FromNodes(slices.DeleteFunc(before.Nodes(), func(n topology.Node) bool { return n.ID == node })...)
+	if err != nil {
+		return err
+	}
+	now, err := s.catalogView().Placement(ctx)
+	if err != nil {
+		return err
+	}
+	inForce := now.Named()
+	if _, chosen := now.Bindings[policies.Object{}]; !chosen {
+		inForce[""] = s.eng.cfg.Placement.Default()
+	}
+	for _, name := range slices.Sorted(maps.Keys(inForce)) {
+		if err := inForce[name].CheckLeaving(before, after); err != nil {
+			return pgerror.Wrap(err, pgerrcode.ObjectNotInPrerequisiteState, "node %d can't be decommissioned: without it, %s", node, err.Error()).
+				WithHint("Add a node that takes its place, or choose another placement policy first. If the node is gone for good: ALTER NODE %d DECOMMISSION DEAD.", node)
+		}
+	}
+	return nil
+}
+
 // placementObject finds what a statement is about. owned is nil for the cluster, and the table for
 // an index.
 func (s *Session) placementObject(ctx context.Context, st *parser.Statement, p *parser.PlacementObject) (policies.Object, catalog.Descriptor, error) {

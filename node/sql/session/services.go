@@ -94,6 +94,11 @@ func (s *Session) alterNode(ctx context.Context, n *parser.AlterNode) error {
 	if !s.role.Superuser {
 		return pgerror.New(pgerrcode.InsufficientPrivilege, "must be superuser to alter a node")
 	}
+	if n.Action == parser.DecommissionNode {
+		if err := s.checkLeaving(ctx, n.Node); err != nil {
+			return err
+		}
+	}
 	var err error
 	switch n.Action {
 	case parser.DrainNode, parser.UndrainNode:
