@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/atolldb/atoll/topology"
 	"github.com/atolldb/atoll/topology/placement"
@@ -10,6 +11,25 @@ import (
 // Survival counts failures that are survived without a lost write and without a person: any that
 // many nodes at once, or zones, or regions.
 type Survival struct{ Nodes, Zones, Regions int }
+
+// String says it in words: any node, any zone, no region.
+func (s Survival) String() string {
+	parts := make([]string, 0, 3)
+	for _, k := range []struct {
+		n    int
+		what string
+	}{{s.Nodes, "node"}, {s.Zones, "zone"}, {s.Regions, "region"}} {
+		switch k.n {
+		case 0:
+			parts = append(parts, "no "+k.what)
+		case 1:
+			parts = append(parts, "any "+k.what)
+		default:
+			parts = append(parts, fmt.Sprintf("any %d %ss", k.n, k.what))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
 
 // SurvivalOf returns what a set of voters survives.
 func SurvivalOf(voters []placement.Voter) Survival {

@@ -131,8 +131,7 @@ func validateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "policy %q can be kept; survives the loss of any %d nodes, any %d zones, any %d regions\n",
-				p.Name, outlook.Survives.Nodes, outlook.Survives.Zones, outlook.Survives.Regions)
+			fmt.Fprintf(cmd.OutOrStdout(), "policy %q can be kept; it survives the loss of %s\n", p.Name, outlook.Survives)
 			return nil
 		}}
 	cmd.Flags().StringSliceVar(&zones, "zones", nil, "zones and their numbers of nodes: region/zone:nodes,...")

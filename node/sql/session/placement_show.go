@@ -179,8 +179,7 @@ func (s *Session) foresee(p *policies.Policy, asked bool) ([]string, error) {
 	if err != nil {
 		return []string{"it can't be kept by the zones there are: " + err.Error()}, nil
 	}
-	lines := []string{fmt.Sprintf("survives the loss of %s, %s, %s", anyOf(outlook.Survives.Nodes, "node"),
-		anyOf(outlook.Survives.Zones, "zone"), anyOf(outlook.Survives.Regions, "region"))}
+	lines := []string{"survives the loss of " + outlook.Survives.String()}
 	for _, z := range outlook.Zones {
 		lines = append(lines, zoneLine(z))
 	}
@@ -219,17 +218,6 @@ func tripsText(t placement.Trips) string {
 		return "no round trip"
 	}
 	return strings.Join(parts, ", ")
-}
-
-// anyOf says how many of a kind may be lost, whichever they are.
-func anyOf(n int, what string) string {
-	switch n {
-	case 0:
-		return "no " + what
-	case 1:
-		return "any " + what
-	}
-	return "any " + count(n, what)
 }
 
 // count writes a number of things.
