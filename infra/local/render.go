@@ -185,7 +185,11 @@ func (n Node) services() []service {
 			"--node-ip", n.IP(),
 			"--root-dir", "/var/lib/kubelet",
 			"--node-labels", "topology.kubernetes.io/zone=" + n.Zone + ",topology.kubernetes.io/region=" + n.Region}},
-		{name: "kube-proxy", args: []string{nodePrograms + "/kube-proxy", "--config", nodeCreds + "/proxy.yaml"}},
+		// kube-proxy 1.36 takes the entries that it finds in its tables for its own, clears the tables
+		// and adds only the others: services are missing then. A machine that lost its power would
+		// have no tables; this one's kernel keeps them.
+		{name: "kube-proxy", args: []string{"/bin/sh", "-c", "for f in ip ip6; do nft delete table $f kube-proxy 2>/dev/null; done; exec " +
+			nodePrograms + "/kube-proxy --config " + nodeCreds + "/proxy.yaml"}},
 	}
 }
 
