@@ -229,7 +229,9 @@ func (c *clusterInfo) Jobs(ctx context.Context) ([]catalog.JobInfo, error) {
 				Left: t.Left(now), What: fmt.Sprintf("a replica of range %d goes to node %d", t.Range, t.To)})
 		}
 	}
-	slices.SortFunc(out, func(x, y catalog.JobInfo) int { return cmp.Or(x.Started.Compare(y.Started), cmp.Compare(x.Range, y.Range)) })
+	slices.SortFunc(out, func(x, y catalog.JobInfo) int {
+		return cmp.Or(x.Started.Compare(y.Started), cmp.Compare(x.Range, y.Range))
+	})
 	leaving := map[int32]*catalog.JobInfo{}
 	for _, d := range c.n.Directory.All() {
 		if d.State == cluster.Decommissioning {

@@ -169,12 +169,16 @@ type ruleKeeper struct {
 	known    bool
 	schema   uint64
 	zones    string
-	said     string // the newest failure, once
+	at       time.Time // of the last refresh
+	database bool      // a database has a policy of its own
+	said     string    // the newest failure, once
 }
 
 const (
 	// rulesEvery is how often the keeper looks whether anything has changed, in memory.
 	rulesEvery = time.Second
+	// againEvery is how often the tables of databases that have a policy are read all the same.
+	againEvery = 30 * time.Second
 	// rulesTimeout bounds the reading of policies.
 	rulesTimeout = 10 * time.Second
 )
@@ -212,7 +216,9 @@ func (k *ruleKeeper) refresh(ctx context.Context) error {
 	schema := k.catalog.Generation() // before reading: what changes meanwhile is read once more
 	top, badZones := k.placer.Topology()
 	zones := fmt.Sprint(top.Nodes(), badZones)
-	if k.known && schema == k.schema && zones == k.zones {
+	// A table that was made while its database got a policy raised no generation.
+	late := k.database && time.Since(k.at) > againEvery
+	if k.known && schema == k.schema && zones == k.zones && !late {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, rulesTimeout)
@@ -228,6 +234,9 @@ func (k *ruleKeeper) refresh(ctx context.Context) error {
 		}
 	}
 	k.set(m)
-	k.known, k.schema, k.zones, k.said = true, schema, zones, ""
+	k.known, k.schema, k.zones, k.said, k.at, k.database = true, schema, zones, "", time.Now(), false
+	for o := range p.Bindings {
+		k.database = k.database || o.Database != 0 && o.Table == 0
+	}
 	return nil
 }

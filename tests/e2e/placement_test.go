@@ -153,6 +153,14 @@ func TestPlacementPolicies(t *testing.T) {
 		return ""
 	})
 	step("a copy in the read-only zone")
+	c.Exec(t, 2, "CREATE TABLE late (k int PRIMARY KEY)")
+	eventually(t, time.Minute, "a table that was made later follows its database's policy", func() string {
+		if n := c.Int(t, 1, `SELECT count(*) FROM atoll.replicas JOIN atoll.ranges USING (range_id)
+			WHERE table_name = 'public.late' AND zone = 'us-d' AND type = 'non-voter'`); n == 0 {
+			return c.tablePlace(1, "late")
+		}
+		return ""
+	})
 	require.Equal(t, want, c.tablePlace(1, "pinned"), "its own policy is nearer than its database's")
 	c.Exec(t, 2, "ALTER TABLE pinned SET PLACEMENT POLICY DEFAULT", "DROP PLACEMENT POLICY far")
 	eventually(t, 2*time.Minute, "the table follows its database's policy", func() string {

@@ -37,7 +37,7 @@ type Collection struct {
 	locked  map[ID]uint64           // SchemaLock held: its Holder
 	names   bool                    // wrote to the namespace
 	cleanup bool                    // something was dropped
-	placed  bool                    // changed a placement policy or a binding
+	placed  bool                    // changed what a placement policy holds for, or one itself
 }
 
 // NewCollection returns the view of a transaction that has just begun.
@@ -299,6 +299,9 @@ func (c *Collection) Create(ctx context.Context, d Descriptor) (bool, error) {
 	h := d.Head()
 	if ok, err := c.AddName(ctx, nameOf(d), Entry{Kind: d.Kind(), ID: h.ID}); err != nil || !ok {
 		return ok, err
+	}
+	if err := c.placeCreated(ctx, d); err != nil {
+		return false, err
 	}
 	h.Version, h.State, h.ModTime = 1, DescPublic, c.m.cfg.DB.Now()
 	if c.created == nil {

@@ -167,6 +167,17 @@ func (c *Collection) BindPolicy(ctx context.Context, o policies.Object, name str
 	return err
 }
 
+// placeCreated lets the nodes notice a new relation of a database that has a policy: by itself a new
+// descriptor raises no generation, since nobody can have an old version of it.
+func (c *Collection) placeCreated(ctx context.Context, d Descriptor) error {
+	if c.placed || d.Kind() != KindTable && d.Kind() != KindSequence {
+		return nil
+	}
+	r, err := c.t.Get(ctx, bindingKey(policies.Object{Database: int64(d.Head().Database)}), false)
+	c.placed = err == nil && r.Exists
+	return err
+}
+
 // unbindDropped takes away what is bound to a table or database that is dropped, and its parts.
 func (c *Collection) unbindDropped(ctx context.Context, d Descriptor) error {
 	o := policies.Object{Database: int64(d.Head().ID)}

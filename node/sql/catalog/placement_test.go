@@ -53,6 +53,20 @@ func TestPlacementFollowsTheCatalog(t *testing.T) {
 		require.Equal(t, 5, m.Policies["p"].Voters)
 		require.Equal(t, []policies.Span{span(one), span(two)}, m.Spans, "all tables of a database that has a policy")
 
+		// A table that is made in such a database is noticed too.
+		before = c.nodes[1].Generation()
+		three := int64(c.create(t, "three"))
+		time.Sleep(2 * time.Second)
+		require.Greater(t, c.nodes[1].Generation(), before)
+		require.Equal(t, []policies.Span{span(one), span(two), span(three)}, read().Spans)
+		require.NoError(t, c.run(t.Context(), 0, func(ctx context.Context, col *catalog.Collection) error {
+			d, err := col.Mutable(ctx, catalog.ID(three))
+			if err != nil {
+				return err
+			}
+			return col.Drop(ctx, d)
+		}))
+
 		// An index with a policy of its own lies inside its table's keys.
 		index := policies.Object{Database: 5, Table: two, Index: 20003}
 		c.place(t, func(ctx context.Context, col *catalog.Collection) error {
