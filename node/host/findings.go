@@ -97,9 +97,14 @@ func (n *Node) onFindings(context.Context, keys.NodeID, []byte) ([]byte, error) 
 // Findings asks every live node what is not as it should be with the ranges that it leads. One that
 // does not answer in time, or has not learned to, is missing.
 func (n *Node) Findings(ctx context.Context) map[keys.NodeID][]store.Finding {
-	out := map[keys.NodeID][]store.Finding{n.Identity.Node: n.Store.Findings()}
-	n.ask(ctx, raftnet.MethodFindings, func(id keys.NodeID, answer []byte) {
-		if all, err := decodeFindings(answer); err == nil {
+	return askLists(ctx, n, raftnet.MethodFindings, n.Store.Findings(), decodeFindings)
+}
+
+// askLists asks every live node for a list and adds this node's own.
+func askLists[T any](ctx context.Context, n *Node, m raftnet.Method, own []T, decode func([]byte) ([]T, error)) map[keys.NodeID][]T {
+	out := map[keys.NodeID][]T{n.Identity.Node: own}
+	n.ask(ctx, m, func(id keys.NodeID, answer []byte) {
+		if all, err := decode(answer); err == nil {
 			out[id] = all
 		}
 	})

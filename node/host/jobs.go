@@ -77,11 +77,5 @@ func (n *Node) onJobs(context.Context, keys.NodeID, []byte) ([]byte, error) {
 // Copies asks every live node for the copies that it is sending. One that does not answer in time, or
 // has not learned to, is missing.
 func (n *Node) Copies(ctx context.Context) map[keys.NodeID][]store.Copy {
-	out := map[keys.NodeID][]store.Copy{n.Identity.Node: n.Store.Copies()}
-	n.ask(ctx, raftnet.MethodJobs, func(id keys.NodeID, answer []byte) {
-		if all, err := decodeCopies(answer); err == nil {
-			out[id] = all
-		}
-	})
-	return out
+	return askLists(ctx, n, raftnet.MethodJobs, n.Store.Copies(), decodeCopies)
 }

@@ -177,11 +177,11 @@ func (s *Server) nodeConfig() host.Config {
 		Self:  cluster.NodeInfo{Addr: c.Advertise, SQLAddr: c.SQLAdvertise, HTTPAddr: c.HTTPAdvertise, Region: c.Region, Zone: c.Zone, Attributes: strings.Join(c.Attributes, ",")},
 		Clock: hlc.NewClock(time.Now, c.MaxOffset), Time: hlc.SystemTime(), Support: c.Support,
 		Version:    Version,
+		AwaitRules: true, // they come from the catalog
 		OldestRead: s.oldestRead, Pushdown: filters{},
 		Tune: func(sc *store.Config) {
 			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.DeadAfter, sc.KeepReplicas = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.DeadAfter, c.KeepReplicas
 			sc.MaxRangeBatches = c.RangeMaxBatches
-			sc.AwaitRules = true // from the catalog
 		},
 		OnFatal: s.onFatal, Log: c.Log, Registerer: s.reg,
 	}

@@ -95,17 +95,17 @@ func (n *testNode) removeReplica(id keys.RangeID) {
 func TestDecommissionIsKnownToMostBeforeItIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, nil, "a", "b", "c")
-		c.join("spare", "a")
+		spare := c.join("spare", "a")
 		c.eventually(time.Minute, func() bool { return len(c.nodes[0].dir.Nodes()) == 4 })
-		require.NoError(t, c.nodes[0].store.Decommission(t.Context(), 4, false, nil))
+		require.NoError(t, c.nodes[0].store.Decommission(t.Context(), spare.id, false, nil))
 		for _, n := range c.nodes[1:3] {
-			known, _ := n.dir.Get(4)
+			known, _ := n.dir.Get(spare.id)
 			require.Equal(t, cluster.Decommissioned, known.State, "node %d", n.id)
 		}
 
 		// The one that knew loses its disk as the others lose their power: they serve all the same.
 		c.nodes[0].kill()
-		c.nodes[3].kill()
+		spare.kill()
 		for _, n := range c.nodes[1:3] {
 			n.kill()
 		}
@@ -117,7 +117,7 @@ func TestDecommissionIsKnownToMostBeforeItIsOver(t *testing.T) {
 		c.nodes[2].kill()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		err := c.nodes[1].dir.Confirm(ctx, c.nodes[1].ep, 2, 4)
+		err := c.nodes[1].dir.Confirm(ctx, c.nodes[1].ep, 2, spare.id)
 		require.ErrorContains(t, err, "2 of 3 nodes ([1 3]) have not confirmed")
 		c.close()
 	})

@@ -243,7 +243,7 @@ func (s *Store) splitByLoad(ctx context.Context, r *rep) error {
 	rate := r.load.foreignPerSecond()
 	at, hot := r.load.splitKey()
 	d := r.desc()
-	if at == nil || !d.Start.Less(at) {
+	if at == nil || !d.Start.Less(at) || !at.Less(d.End) { // the range may have been split since it was sampled
 		if hot != nil {
 			s.hotSpot(r, hot, rate)
 		}

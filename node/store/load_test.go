@@ -1,7 +1,6 @@
 package store
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -11,8 +10,6 @@ import (
 
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
-	"github.com/atolldb/atoll/policies"
-	"github.com/atolldb/atoll/topology"
 	"github.com/atolldb/atoll/topology/allocator"
 )
 
@@ -126,18 +123,7 @@ func TestBusyRangeIsSplit(t *testing.T) {
 func TestLeaseFollowsTheWorkload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, nil, "a", "b", "c")
-		var nodes []topology.Node
-		for id, at := range Places(c.nodes[0].dir.All()) {
-			nodes = append(nodes, topology.Node{ID: int32(id), Name: fmt.Sprint("n", id), Locality: at})
-		}
-		top, err := topology.FromNodes(nodes...)
-		require.NoError(t, err)
-		p := &policies.Policy{Name: "follow", Survive: policies.SurviveZone, Voters: 3, FollowWorkload: true}
-		m, err := policies.CompileAll(top, map[string]*policies.Policy{"follow": p}, policies.Bindings{{}: "follow"}, nil)
-		require.NoError(t, err)
-		for _, n := range c.nodes {
-			n.store.SetRules(m)
-		}
+		c.setRules(c.compile([]string{"{name: all, survive: zone, follow_workload: true}"}))
 		for _, client := range []*testNode{c.nodes[2], c.nodes[1]} {
 			c.eventually(5*time.Minute, func() bool {
 				for range 50 {

@@ -23,7 +23,7 @@ func TestReplicasSpreadOverAZonesNodes(t *testing.T) {
 		for i := 1; i <= 10; i++ {
 			require.NoError(t, client.splitAt(t.Context(), tkey(80-i)))
 		}
-		c.join("second", "a")
+		second := c.join("second", "a")
 		stop, wrong := make(chan struct{}), make(chan error, 1)
 		go func() {
 			for i := 0; ; i++ {
@@ -69,7 +69,7 @@ func TestReplicasSpreadOverAZonesNodes(t *testing.T) {
 		}
 		require.Equal(t, map[string]int{"a": 12, "b": 12, "c": 12}, zones())
 
-		require.NoError(t, c.nodes[1].store.Decommission(t.Context(), 4, false, nil))
+		require.NoError(t, c.nodes[1].store.Decommission(t.Context(), second.id, false, nil))
 		c.voters(time.Minute, 1, 2, 3)
 		c.close()
 	})

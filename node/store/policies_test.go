@@ -27,7 +27,8 @@ func (c *testCluster) violations(m *policies.Map) (out []string) {
 		}
 		zones, best := map[string]string{}, 1<<20
 		for _, rd := range d.Replicas {
-			zone := c.nodes[rd.Node-1].zone
+			at, _ := c.nodes[0].dir.Get(rd.Node) // a join that was tried again has used up an ID
+			zone := at.Zone
 			zones[zone] += [...]string{"v", "n"}[rd.Type]
 			if z, _ := rule.Zone(zone); rd.Type == kv.Voter {
 				best = min(best, z.LeaseRank)

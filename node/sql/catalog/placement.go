@@ -137,7 +137,7 @@ func (c *Collection) PutPolicy(ctx context.Context, p *policies.Policy) error {
 // it. REQUIRES: LockPlacement.
 func (c *Collection) DropPolicy(ctx context.Context, name string, now *Placement) error {
 	for _, o := range now.Bindings.Uses(name) {
-		what, err := c.describe(ctx, o)
+		what, err := c.Describe(ctx, o)
 		if err != nil {
 			return err
 		}
@@ -208,8 +208,8 @@ func (c *Collection) unbindDropped(ctx context.Context, d Descriptor) error {
 	return nil
 }
 
-// describe names an object for people; empty if it is gone.
-func (c *Collection) describe(ctx context.Context, o policies.Object) (string, error) {
+// Describe names an object for people; empty if it is gone.
+func (c *Collection) Describe(ctx context.Context, o policies.Object) (string, error) {
 	if o == (policies.Object{}) {
 		return "the cluster", nil
 	}
@@ -231,11 +231,6 @@ func (c *Collection) describe(ctx context.Context, o policies.Object) (string, e
 		return fmt.Sprintf("index %q", ix.Name), nil
 	}
 	return "", nil
-}
-
-// Describe names an object for people; empty if it is gone.
-func (c *Collection) Describe(ctx context.Context, o policies.Object) (string, error) {
-	return c.describe(ctx, o)
 }
 
 // PlacementMap is what holds in the whole key space: policies, bindings, and the keys of what is bound.

@@ -16,7 +16,6 @@ import (
 	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/policies"
-	"github.com/atolldb/atoll/topology"
 	"github.com/atolldb/atoll/topology/placement"
 )
 
@@ -251,10 +250,7 @@ func (s *Session) preview(ctx context.Context, o policies.Object, p *policies.Po
 
 // CompilePlacement compiles policies and bindings, with the default where the cluster has none. also
 // are policies that need not be bound.
-func CompilePlacement(cluster interface {
-	Topology() (topology.Topology, error)
-	Default() *policies.Policy
-}, p *catalog.PlacementMap, also ...*policies.Policy) (*policies.Map, error) {
+func CompilePlacement(cluster Placement, p *catalog.PlacementMap, also ...*policies.Policy) (*policies.Map, error) {
 	top, err := cluster.Topology()
 	if err != nil {
 		return nil, err
