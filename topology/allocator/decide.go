@@ -273,16 +273,12 @@ func (t *turn) drop() (Decision, bool) {
 	return Decision{}, false
 }
 
-// waitsForCopy reports whether a copy that could become a voter is there.
+// waitsForCopy reports whether a copy is there that may become a voter beside those that fit. One
+// that the goal keeps from voting, a second in a zone say, is none to wait for.
 func (t *turn) waitsForCopy() bool {
-	for i := range t.members {
-		if m := &t.members[i]; !m.Type.votes() && m.reachable && m.why == fits {
-			if z := t.zone(m); z != nil && z.Voter != placement.NoCopy {
-				return true
-			}
-		}
-	}
-	return false
+	var space [maxVoters + 4]placement.Seat
+	base := t.seats(space[:0])
+	return t.find(search{base: base, within: t.grade(base).Over, fill: t.a.set.StopAt, limit: t.a.set.Limits.Receive}).member != nil
 }
 
 // betterWithoutLost reports whether the range survives more once all lost voters are gone: two of
