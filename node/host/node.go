@@ -215,6 +215,7 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 	close(ready)
 	n.Sender, err = dist.New(dist.Config{
 		Clock: n.Clock, Self: n.Identity.Node, Local: n.Store, MetaSeed: n.Store.MetaSeed, Alive: n.Agent.Live,
+		Distance: n.distance,
 		Caller: dist.CallerFunc(func(ctx context.Context, node keys.NodeID, payload []byte) ([]byte, error) {
 			return n.Net.Call(ctx, node, raftnet.Data, raftnet.MethodKVBatch, payload)
 		}),
@@ -231,6 +232,21 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 		return dist.Serve(ctx, n.Store, payload), nil
 	})
 	return nil
+}
+
+// distance is how far another node is: on this one, in its zone, in its region, or elsewhere.
+func (n *Node) distance(other keys.NodeID) int {
+	self, _ := n.Directory.Get(n.Identity.Node)
+	o, ok := n.Directory.Get(other)
+	switch {
+	case other == n.Identity.Node:
+		return 0
+	case !ok || o.Region != self.Region:
+		return 3
+	case o.Zone != self.Zone || o.Zone == "":
+		return 2
+	}
+	return 1
 }
 
 // lateSender is the node's sender, which needs the store that records events.

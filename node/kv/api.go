@@ -59,6 +59,9 @@ type Header struct {
 	// RefreshSpans, if not empty, is all that was read at Txn.ReadTimestamp before this batch: the
 	// server may do the same once it has refreshed them (S8), if they lie in its range.
 	RefreshSpans []keys.Span
+	// FollowerRead says that any replica may answer which knows that nothing more will be written at
+	// or below the batch's fixed timestamp (S24): the nearest is asked first. Reads without locks only.
+	FollowerRead bool
 }
 
 // WaitPolicy says what to do on a conflicting lock.
@@ -390,6 +393,9 @@ type (
 		Bytes       int64
 		// BatchesPerSecond is what the leaseholder has served lately.
 		BatchesPerSecond int64
+		// Freshest is the newest timestamp at which the replica could answer reads when it was asked
+		// (S24); zero: none.
+		Freshest hlc.Timestamp
 	}
 	// ChecksumRequest computes the digest of the range's replicated state at one log
 	// position on every replica; a mismatch quarantines the odd one out (S23).

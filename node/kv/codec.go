@@ -95,6 +95,7 @@ func (m *BatchRequest) encode(e *encoder) {
 	e.bool(12, m.CanForwardReadTimestamp)
 	e.int(13, m.CommandBirth)
 	e.spans(14, m.RefreshSpans)
+	e.bool(16, m.FollowerRead)
 	for _, req := range m.Requests {
 		at := e.begin(15)
 		e.msg(requestNumber(req), req.(message))
@@ -139,6 +140,8 @@ func (m *BatchRequest) decode(d *decoder) {
 			if d.msg(&u); d.room(len(m.Requests)) {
 				m.Requests = append(m.Requests, u.req)
 			}
+		case 16:
+			m.FollowerRead = d.bool()
 		}
 	}
 }

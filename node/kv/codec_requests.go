@@ -513,6 +513,7 @@ func (m *LeaseInfoResponse) encode(e *encoder) {
 	e.uint(4, m.Applied)
 	e.int(5, m.Bytes)
 	e.int(6, m.BatchesPerSecond)
+	e.ts(7, m.Freshest)
 }
 
 func (m *LeaseInfoResponse) decode(d *decoder) {
@@ -530,6 +531,8 @@ func (m *LeaseInfoResponse) decode(d *decoder) {
 			m.Bytes = d.int()
 		case 6:
 			m.BatchesPerSecond = d.int()
+		case 7:
+			m.Freshest = d.ts()
 		}
 	}
 }

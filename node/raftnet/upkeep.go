@@ -173,9 +173,9 @@ func (t *RangeTransport) collect(rf *raft.Raft, sup pairs, quiet, contact bool, 
 		g, supported := sup.SupportedBy(p.node)
 		now.epoch = g.Epoch
 		forgot := false // it may have been started again, and know of no commit index
-		if supported && s.Suffrage == raft.Voter {
+		if supported {
 			a, k := p.ack.Load(), p.told.Load()
-			need = need || a == nil || *a != now
+			need = need || s.Suffrage == raft.Voter && (a == nil || *a != now)
 			forgot = k == nil || k.ack != now
 		}
 		matched := p.matchTerm.Load() == term && p.match.Load() >= commit

@@ -48,7 +48,7 @@ func (r *Replica) admin(ctx context.Context, req kv.Request) (kv.Response, error
 
 func (r *Replica) info() *kv.LeaseInfoResponse {
 	l := r.cfg.Group.Lease()
-	resp := &kv.LeaseInfoResponse{Desc: *r.desc.Load(), Leaseholder: l.Leader, Term: l.Term}
+	resp := &kv.LeaseInfoResponse{Desc: *r.desc.Load(), Leaseholder: l.Leader, Term: l.Term, Freshest: r.freshest()}
 	if r.cfg.Admin != nil {
 		resp.Applied, resp.Bytes, resp.BatchesPerSecond = r.cfg.Admin.Info(r)
 	}

@@ -87,6 +87,8 @@ type Config struct {
 	Admit func(ba *kv.BatchRequest) error
 	// Metrics is shared by all replicas of a node; nil counts nowhere. See NewMetrics.
 	Metrics *Metrics
+	// Closed returns what may be served without the lease, as it is now (S24); nil: nothing.
+	Closed func() ClosedState
 	// Pause, if not nil, is called between an evaluation and what follows from it. The simulator
 	// lets time pass there.
 	Pause func()

@@ -87,6 +87,11 @@ func (x *execution) send() (*kv.BatchResponse, error) {
 	}
 	var err error
 	if x.t, x.lease, err = r.lease(); err != nil {
+		if x.canFollow() {
+			br, ferr := x.follow()
+			x.reusable = true
+			return br, ferr
+		}
 		return nil, err
 	}
 	switch {
@@ -404,11 +409,13 @@ func (x *execution) env() *eval.Env {
 		Fixed:            x.fixed,
 		UncertaintyLimit: x.uncertain,
 		ReadLimit:        x.lease.ReadLimit,
-		TSCache:          x.t.tscache,
 		Pushdown:         r.cfg.Pushdown,
 		ResponseBytes:    r.limits.ResponseBytes,
 		ScanKeys:         r.limits.ScanKeys,
 		LocalResolve:     r.limits.LocalResolve,
+	}
+	if x.t != nil { // a follower has none (S24)
+		env.TSCache = x.t.tscache
 	}
 	if x.shape.write || x.shape.locks {
 		env.Now = r.cfg.Clock.Now()

@@ -285,7 +285,9 @@ func (s *sim) tune(c *store.Config) {
 	c.Voters, c.DeadAfter = s.shape.voters, s.shape.deadAfter
 	c.ShortLog, c.RememberIDs = s.shape.shortLog, s.shape.remember
 	c.CompareEvery = s.shape.compare
+	c.ClosedLag = s.shape.closedLag
 	c.PlantNoHorizon = s.opts.Plant.NoHorizon
+	c.PlantEarlyFollowers = s.opts.Plant.EarlyFollowers
 	c.Pause = s.pause
 	c.PlantNoSupportCheck, c.PlantSkipTermCheck = s.opts.Plant.NoSupportCheck, s.opts.Plant.SkipTermCheck
 	c.Interval = 500 * time.Millisecond

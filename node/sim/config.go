@@ -53,6 +53,7 @@ type Plant struct {
 	NoSupportCheck bool // S2 b
 	SkipTermCheck  bool // S5
 	NoHorizon      bool // S12
+	EarlyFollowers bool // S24
 }
 
 // shape is what a seed decides about a cluster before it starts.
@@ -71,6 +72,7 @@ type shape struct {
 	hot       int           // accounts between which money moves
 	pause     time.Duration // mean; one in twenty is twenty times as long
 	pauses    float64       // how often a goroutine is held up
+	closedLag time.Duration // of closed timestamps
 	remember  int           // command IDs that a range remembers; 0: the default
 	shortLog  uint64        // entries that stay in a log; 0: the default
 	faultGap  time.Duration // mean time between faults
@@ -89,6 +91,7 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 	s.hot, s.pause = accounts, 20*time.Millisecond
 	s.pauses = []float64{0, 0.01, 0.05}[rng.IntN(3)]
 	s.shortLog = []uint64{0, 0, 4}[rng.IntN(3)]
+	s.closedLag = []time.Duration{50, 150, 400, 3000}[rng.IntN(4)] * time.Millisecond
 	s.remember = []int{0, 0, 100, 20}[rng.IntN(4)]
 	switch rng.IntN(6) {
 	case 0, 1, 2:

@@ -45,6 +45,9 @@ func TestPlantedSkippedTermCheck(t *testing.T) {
 // Late tries of commands that a range has forgotten are applied again (S12).
 func TestPlantedNoHorizon(t *testing.T) { bites(t, FocusRetries, Plant{NoHorizon: true}) }
 
+// Replicas answer reads of the past before they have applied it (S24).
+func TestPlantedEarlyFollowers(t *testing.T) { bites(t, FocusPartitions, Plant{EarlyFollowers: true}) }
+
 // The rules of leases (S3, raft.md rules 3 and 5). Rule 7, the wait after a restart, can't be
 // missed here: a node that starts waits longer than that for its clock to pass the bound
 // that it had persisted (S1). Package raftnet tests it.

@@ -291,7 +291,7 @@ func (s *sim) readAll(n *node) error {
 			}
 		}
 		var err error
-		sum, rows, err = total(ctx, t)
+		sum, rows, _, err = total(ctx, t)
 		return err
 	})
 	if err != nil {

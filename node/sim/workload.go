@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -52,12 +53,14 @@ type history struct {
 	next  int          // the last value that was written
 	used  map[int]bool // lists
 	usedR map[int]bool // registers
+	past  []pastRead   // the last of them
 	stats Stats
 }
 
 // Stats say how much a run did.
 type Stats struct {
 	Committed, Aborted, Unknown, BankReads int
+	PastReads                              int // again, at a timestamp where somebody had read before
 	Faults                                 map[string]int
 	Leases                                 int   // that changed hands
 	Snapshots                              int64 // that were asked to be installed
@@ -411,19 +414,66 @@ func (c *client) transfer(p *process) {
 	c.s.hist.count(o)
 }
 
+// pastRead is what all accounts were found to be at a timestamp: whoever reads there again, at
+// whichever replica, must find the same (S24).
+type pastRead struct {
+	ts     hlc.Timestamp
+	digest uint64 // of keys, values and versions
+	client int
+}
+
+// maxPast bounds the reads of the past that may be done again.
+const maxPast = 64
+
+// readAgain compares what was read at a timestamp with what somebody found there before, and keeps it
+// for others.
+func (c *client) readAgain(r pastRead) {
+	h := &c.s.hist
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, o := range h.past {
+		if o.ts != r.ts {
+			continue
+		}
+		h.stats.PastReads++
+		if o.digest != r.digest {
+			c.s.fault("past: client %d on n%d read other accounts as of %s than client %d had read there", c.id, c.n.num(), r.ts, o.client)
+		}
+		return
+	}
+	if h.past = append(h.past, r); len(h.past) > maxPast {
+		h.past = h.past[1:]
+	}
+}
+
+// pastTime draws a timestamp of a moment ago, or one where somebody has read.
+func (c *client) pastTime() hlc.Timestamp {
+	h := &c.s.hist
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.past) > 0 && c.rng.IntN(2) == 0 {
+		return h.past[c.rng.IntN(len(h.past))].ts
+	}
+	return hlc.Timestamp{WallNanos: c.n.machine.wall().Add(-time.Duration(c.rng.IntN(600)) * time.Millisecond).UnixNano()}
+}
+
 // audit adds up all accounts, now or as of a moment ago.
 func (c *client) audit(p *process) {
 	opts := txn.Options{Name: "audit", ReadOnly: true}
 	if c.rng.IntN(3) == 0 {
-		opts.ReadTimestamp = hlc.Timestamp{WallNanos: c.n.machine.wall().Add(-time.Duration(c.rng.IntN(600)) * time.Millisecond).UnixNano()}
+		opts.ReadTimestamp = c.pastTime()
 	}
 	var sum int64
 	var rows int
+	var digest uint64
 	o, err := c.outcome(p, opts, func(ctx context.Context, t *txn.Txn) error {
 		var err error
-		sum, rows, err = total(ctx, t)
+		sum, rows, digest, err = total(ctx, t)
 		return err
 	})
+	if o == check.Committed && !opts.ReadTimestamp.IsEmpty() {
+		c.readAgain(pastRead{opts.ReadTimestamp, digest, c.id})
+	}
 	if o != check.Committed {
 		c.s.trace.add("client %d n%d audit: %d err %v", c.id, c.n.num(), o, err)
 	} else {
@@ -437,22 +487,24 @@ func (c *client) audit(p *process) {
 	}
 }
 
-func total(ctx context.Context, t *txn.Txn) (sum int64, rows int, err error) {
+func total(ctx context.Context, t *txn.Txn) (sum int64, rows int, digest uint64, err error) {
 	span := bankSpan
+	all := fnv.New64a()
 	for {
 		res, err := t.Scan(ctx, span, txn.ScanOptions{})
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
 		for _, r := range res.Rows {
 			if len(r.Value) != 8 {
-				return 0, 0, &kv.InternalError{Detail: fmt.Sprintf("account %s holds %x", r.Key, r.Value)}
+				return 0, 0, 0, &kv.InternalError{Detail: fmt.Sprintf("account %s holds %x", r.Key, r.Value)}
 			}
+			_, _ = fmt.Fprintf(all, "%x=%x@%s ", r.Key, r.Value, r.Version)
 			sum += int64(binary.BigEndian.Uint64(r.Value))
 			rows++
 		}
 		if res.Resume == nil {
-			return sum, rows, nil
+			return sum, rows, all.Sum64(), nil
 		}
 		span = *res.Resume
 	}

@@ -67,6 +67,9 @@ type Config struct {
 	AwaitRules bool
 	// KeepReplicas keeps replicas from being moved only to even out nodes.
 	KeepReplicas bool
+	// ClosedLag is how far behind the clock timestamps are closed, where no policy says follower_reads.
+	// Default 3 s.
+	ClosedLag time.Duration
 	// DeadAfter is how long a node must be silent, while others of its zone answer, until its
 	// replicas are replaced. Default 60 s.
 	DeadAfter time.Duration
@@ -95,6 +98,9 @@ type Config struct {
 	PlantNoSupportCheck bool
 	// PlantNoHorizon is another one (breaks S12).
 	PlantNoHorizon bool
+	// PlantEarlyFollowers is another one: replicas serve closed timestamps before they have applied
+	// what was written below (breaks S24).
+	PlantEarlyFollowers bool
 }
 
 func (c *Config) ensureDefaults() {
@@ -107,6 +113,7 @@ func (c *Config) ensureDefaults() {
 	def(&c.UnknownReadAge, time.Minute)
 	def(&c.ReserveBytes, 256<<20)
 	def(&c.Voters, 3)
+	def(&c.ClosedLag, closedLag)
 	def(&c.DeadAfter, time.Minute)
 	def(&c.Interval, time.Second)
 	def(&c.SnapshotBytesPerSecond, 64<<20)
@@ -154,6 +161,9 @@ func (c *Config) validate() error {
 	}
 	if c.CompareBytesPerSecond < 1<<10 {
 		errs = append(errs, fmt.Errorf("store: CompareBytesPerSecond is %d, the minimum is %d", c.CompareBytesPerSecond, 1<<10))
+	}
+	if c.ClosedLag < 10*time.Millisecond {
+		errs = append(errs, fmt.Errorf("store: ClosedLag is %s, the minimum is 10ms", c.ClosedLag))
 	}
 	if c.Interval < 10*time.Millisecond {
 		errs = append(errs, fmt.Errorf("store: Interval is %s, the minimum is 10ms", c.Interval))

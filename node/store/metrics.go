@@ -78,6 +78,10 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 		}
 		return float64(n)
 	})
+	g("follower_read_staleness_seconds", "How far behind this node's clock its replicas without the lease can answer at worst, of ranges whose policy says follower_reads.",
+		func() float64 { return s.staleness(true).Seconds() })
+	g("closed_timestamp_lag_seconds", "How far behind this node's clock its replicas without the lease can answer at worst, of all other ranges.",
+		func() float64 { return s.staleness(false).Seconds() })
 	g("disk_full", "1 while the disk's reserve is touched.", func() float64 {
 		if s.full.Load() {
 			return 1

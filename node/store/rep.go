@@ -73,6 +73,7 @@ type rep struct {
 	load       load
 	hotSaid    time.Time    // when a hot spot was mentioned; whoever is busy with the range owns it
 	metaGen    atomic.Int64 // generation that the meta record is known to have
+	follows    closedReads  // what it may serve without the lease (S24)
 	gone       sync.Map     // keys.ReplicaID: members that their node has removed for good (S18)
 }
 
@@ -173,7 +174,7 @@ func (r *rep) initialize(st *group.State) {
 	rr := replica.New(replica.Config{
 		Desc: st.Desc, Node: r.s.cfg.Node, Group: r, Engine: r.s.state, Clock: r.s.cfg.Clock,
 		Sender: &r.s.sender, Admin: r.s, Pushdown: r.s.cfg.Pushdown, GCThreshold: st.GCThreshold,
-		Admit: r.s.admit, Metrics: r.s.replMet, Limits: r.s.cfg.Limits, Pause: r.s.cfg.Pause, PlantNoSupportCheck: r.s.cfg.PlantNoSupportCheck,
+		Closed: r.closedState, Admit: r.s.admit, Metrics: r.s.replMet, Limits: r.s.cfg.Limits, Pause: r.s.cfg.Pause, PlantNoSupportCheck: r.s.cfg.PlantNoSupportCheck,
 	})
 	if r.quarantineOf(&st.Desc) != kv.Trusted {
 		r.distrusted.Store(true)

@@ -15,13 +15,32 @@ import (
 // ruleSet is what ranges are placed by.
 type ruleSet struct {
 	policies *policies.Map // nil: the default rule holds for every range
+	fresh    bool          // some rule says follower_reads
+}
+
+func newRuleSet(m *policies.Map) *ruleSet {
+	rs := &ruleSet{policies: m}
+	if m != nil {
+		for i := range m.Rules {
+			rs.fresh = rs.fresh || m.Rules[i].FollowerReads
+		}
+	}
+	return rs
+}
+
+// someFollowerReads reports whether a rule asks for closed timestamps at a short distance.
+func (rs *ruleSet) someFollowerReads() bool { return rs.fresh }
+
+// followerReads reports whether the rule does that holds at a key.
+func (rs *ruleSet) followerReads(key keys.Key) bool {
+	return rs.fresh && rs.policies.Rules[rs.policies.Rule(key)].FollowerReads
 }
 
 // SetRules makes ranges follow a map of compiled policies, from the next plan on: each the rule that
 // holds at its first key, until it is split where another one begins. nil brings the default rule
 // back. The policies must be compiled against the zones that Places names.
 func (s *Store) SetRules(m *policies.Map) {
-	s.rules.Store(&ruleSet{m})
+	s.rules.Store(newRuleSet(m))
 	s.planSoon.Store(true)
 }
 

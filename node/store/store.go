@@ -269,6 +269,7 @@ func (s *Store) Start(sender kv.Sender) {
 	s.spawn(s.maintain)
 	s.spawn(s.spreadMeta)
 	s.spawn(s.compareRanges)
+	s.spawn(s.closeTimestamps)
 }
 
 // Close stops everything. The engines stay open. The router may be closed before or after.

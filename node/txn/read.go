@@ -304,6 +304,7 @@ func (t *Txn) didRead(s keys.Span) {
 func (t *Txn) sendRead(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse, error) {
 	for moves := 0; ; moves++ {
 		ba.Txn = t.proto(t.visibleSeq())
+		ba.FollowerRead = t.readsThePast()
 		ba.CanForwardReadTimestamp = t.canForward()
 		if ba.RefreshSpans = nil; !ba.CanForwardReadTimestamp {
 			ba.RefreshSpans = t.refreshAtServer(ctx, ba.Requests)
@@ -323,6 +324,15 @@ func (t *Txn) sendRead(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRespo
 			return nil, err
 		}
 	}
+}
+
+// pastFrom is the age from which on a replica without the lease might answer a read.
+const pastFrom = 50 * time.Millisecond
+
+// readsThePast reports whether a replica without the lease may know all that lies at or below the
+// transaction's timestamp (S24): a fixed one, and not too new.
+func (t *Txn) readsThePast() bool {
+	return !t.opts.ReadTimestamp.IsEmpty() && t.opts.ReadTimestamp.WallNanos <= t.db.clock.PhysicalNow().UnixNano()-int64(pastFrom)
 }
 
 // maxForwardReads bounds the reads that are looked through before each batch.

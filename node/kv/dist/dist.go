@@ -56,6 +56,9 @@ type Config struct {
 	MetaSeed func() (kv.RangeDescriptor, bool)
 	// Alive reports whether a node answers heartbeats; nil means that all do.
 	Alive func(keys.NodeID) bool
+	// Distance says how far a node is, in any unit: reads that any replica may answer go to the
+	// nearest first. nil: all others are as far.
+	Distance func(keys.NodeID) int
 	// Timeout is how long routing is retried (default DefaultTimeout).
 	Timeout time.Duration
 	// Parallel bounds the ranges that a batch is sent to at a time (default DefaultParallel).
@@ -93,6 +96,14 @@ func New(cfg Config) (*DistSender, error) {
 	}
 	if cfg.Alive == nil {
 		cfg.Alive = func(keys.NodeID) bool { return true }
+	}
+	if cfg.Distance == nil {
+		cfg.Distance = func(n keys.NodeID) int {
+			if n == cfg.Self {
+				return 0
+			}
+			return 1
+		}
 	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = DefaultTimeout

@@ -17,6 +17,9 @@ func (d *DistSender) sendToRange(ctx context.Context, e *entry, ba *kv.BatchRequ
 	st.rangeID = e.desc.RangeID
 	rt := route{self: d.cfg.Self, alive: d.cfg.Alive}
 	rt.reset(e)
+	if ba.FollowerRead {
+		rt.nearest(e, d.cfg.Distance)
+	}
 	for {
 		node, ok := rt.next()
 		if !ok {
@@ -42,7 +45,9 @@ func (d *DistSender) sendToRange(ctx context.Context, e *entry, ba *kv.BatchRequ
 		began := time.Now()
 		br, err := d.try(ctx, node, &req)
 		if err == nil {
-			e.leaseholder.Store(int32(node))
+			if !ba.FollowerRead { // else any replica may have answered
+				e.leaseholder.Store(int32(node))
+			}
 			for i := range br.RangeDescriptors {
 				d.cache.insert(br.RangeDescriptors[i], 0)
 			}
@@ -315,6 +320,27 @@ func (r *route) reset(e *entry) {
 				r.n++
 			}
 		}
+	}
+}
+
+// nearest moves the nearest of the nodes that seem alive to the front, if it is nearer than the
+// leaseholder: the others follow as they would for any batch, since one that can't answer most
+// likely knows who leads.
+func (r *route) nearest(e *entry, distance func(keys.NodeID) int) {
+	lh := keys.NodeID(e.leaseholder.Load())
+	best := -1
+	for i, node := range r.nodes[:r.n] {
+		if !r.alive(node) && node != r.self {
+			continue
+		}
+		if best < 0 || distance(node) < distance(r.nodes[best]) || distance(node) == distance(r.nodes[best]) && node == lh {
+			best = i
+		}
+	}
+	if best > 0 {
+		node := r.nodes[best]
+		copy(r.nodes[1:best+1], r.nodes[:best])
+		r.nodes[0] = node
 	}
 }
 
