@@ -19,8 +19,5 @@ func (p *Policy) CheckBuilt(t topology.Topology) error {
 			add("zone %q has the role witness, which this version does not carry out yet; use replica", z.Name)
 		}
 	}
-	if p.FollowerReads {
-		add("follower_reads: true is not built yet in this version; set it to false")
-	}
 	return errors.Join(faults...)
 }

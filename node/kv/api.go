@@ -244,7 +244,11 @@ type (
 	}
 	// ClearRangeRequest removes all versions of keys in Span, below any transaction: only
 	// for data that no descriptor refers to any more.
-	ClearRangeRequest  struct{ Span keys.Span }
+	ClearRangeRequest struct {
+		Span keys.Span
+		// Threshold, if set, is raised with it: who reads at or below it may have missed the data (S25).
+		Threshold hlc.Timestamp
+	}
 	ClearRangeResponse struct{}
 	// IncrementRequest adds Delta to the 8-byte big-endian integer at Key (absent: 0),
 	// outside any transaction. ID allocators and sequences use it.

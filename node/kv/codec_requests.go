@@ -340,12 +340,18 @@ func (m *DeleteRangeResponse) decode(d *decoder) {
 	}
 }
 
-func (m *ClearRangeRequest) encode(e *encoder) { e.span(1, m.Span) }
+func (m *ClearRangeRequest) encode(e *encoder) {
+	e.span(1, m.Span)
+	e.ts(2, m.Threshold)
+}
 
 func (m *ClearRangeRequest) decode(d *decoder) {
 	for d.next() {
-		if d.num == 1 {
+		switch d.num {
+		case 1:
 			m.Span = d.span()
+		case 2:
+			m.Threshold = d.ts()
 		}
 	}
 }

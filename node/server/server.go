@@ -222,7 +222,7 @@ func (s *Server) listen(resolve func(keys.NodeID) (string, bool), boots raftnet.
 func (s *Server) startSQL(n *host.Node) (*sqlLayer, error) {
 	l := &sqlLayer{info: &clusterInfo{n: n}}
 	db := session.CatalogDB{DB: n.DB, Clock: n.Clock, Sender: n.Sender}
-	l.catalog = catalog.NewManager(catalog.Config{DB: db, Node: n.Identity.Node, Logger: s.cfg.Log, Registerer: s.reg,
+	l.catalog = catalog.NewManager(catalog.Config{DB: db, Node: n.Identity.Node, KeepDropped: s.cfg.GCTTL, Logger: s.cfg.Log, Registerer: s.reg,
 		OnPublish: func() { tellSchemaChange(n) }})
 	n.Net.Handle(raftnet.MethodSQLSchema, func(context.Context, keys.NodeID, []byte) ([]byte, error) {
 		l.catalog.Nudge()
@@ -232,7 +232,7 @@ func (s *Server) startSQL(n *host.Node) (*sqlLayer, error) {
 	places := &placer{n: n, info: l.info}
 	l.rules = newRuleKeeper(places, l.catalog, s.cfg.Log, s.reg)
 	l.engine, err = session.NewEngine(session.Config{
-		DB: n.DB, Catalog: l.catalog, CatalogDB: db, Node: n.Identity.Node, Cluster: l.info, Admin: admin{n}, Placement: places, SQLAddr: s.cfg.SQLAdvertise,
+		DB: n.DB, Catalog: l.catalog, CatalogDB: db, Node: n.Identity.Node, Cluster: l.info, Admin: admin{n}, Placement: places, Past: pastReads{n}, SQLAddr: s.cfg.SQLAdvertise,
 		QueryMemory: s.cfg.QueryMemory, Log: s.cfg.Log, Registerer: s.reg,
 	})
 	if err != nil {

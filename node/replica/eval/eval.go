@@ -350,6 +350,10 @@ func (e *Env) one(req kv.Request, res *Result) (kv.Response, error) {
 	case *kv.DeleteRangeRequest:
 		return e.deleteRange(r, res)
 	case *kv.ClearRangeRequest:
+		if e.Now.Less(r.Threshold) {
+			return nil, &kv.InvalidRequestError{Detail: fmt.Sprintf("GC threshold %s is in the future (now %s)", r.Threshold, e.Now)}
+		}
+		res.GCThreshold = r.Threshold
 		return &kv.ClearRangeResponse{}, e.rw.DeleteRange(r.Span.Key, r.Span.End())
 	case *kv.IncrementRequest:
 		return e.increment(r, res)

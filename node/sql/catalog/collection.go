@@ -37,12 +37,21 @@ type Collection struct {
 	locked  map[ID]uint64           // SchemaLock held: its Holder
 	names   bool                    // wrote to the namespace
 	cleanup bool                    // something was dropped
+	past    map[ID]Descriptor       // read as of a fixed timestamp; nil: the transaction reads as of now
 	placed  bool                    // changed what a placement policy holds for, or one itself
 }
 
 // NewCollection returns the view of a transaction that has just begun.
 func (m *Manager) NewCollection(t Txn) *Collection {
 	return &Collection{m: m, t: t, pins: map[ID]pin{}}
+}
+
+// NewPastCollection returns the view of a transaction that reads at a fixed timestamp and writes
+// nothing: the catalog as it was then.
+func (m *Manager) NewPastCollection(t Txn) *Collection {
+	c := m.NewCollection(t)
+	c.past = map[ID]Descriptor{}
+	return c
 }
 
 // Txn returns the transaction.
@@ -77,6 +86,9 @@ func (c *Collection) get(ctx context.Context, id ID) (Descriptor, error) {
 	if p, ok := c.pins[id]; ok {
 		return p.desc, nil
 	}
+	if c.past != nil {
+		return c.getPast(ctx, id)
+	}
 	for {
 		p, err := c.m.acquire(ctx, id)
 		if errors.Is(err, errNoLease) && c.t.Isolation() == kv.Serializable {
@@ -106,6 +118,26 @@ func (c *Collection) get(ctx context.Context, id ID) (Descriptor, error) {
 		c.pins[id] = p
 		return p.desc, nil
 	}
+}
+
+// getPast returns a descriptor as it was at the transaction's timestamp: the node's cached one, if it
+// held then already, else what the transaction reads. Nobody changes it, and nothing is waited for.
+func (c *Collection) getPast(ctx context.Context, id ID) (Descriptor, error) {
+	if d, ok := c.past[id]; ok {
+		return d, nil
+	}
+	d := c.m.cachedAt(id, c.t.ReadTimestamp())
+	if d == nil {
+		s, err := readDescriptor(ctx, c.t, id)
+		if err != nil {
+			return nil, err
+		}
+		d = s.Desc
+	}
+	if len(c.past) < cacheMax {
+		c.past[id] = d
+	}
+	return d, nil
 }
 
 func noLeaseError(err error) error {
@@ -167,6 +199,8 @@ func (c *Collection) Lookup(ctx context.Context, n Name) (Entry, bool, error) {
 			if err != nil || holds {
 				return e, holds, err
 			}
+		}
+		if ok && c.past == nil {
 			c.m.mu.Lock()
 			delete(c.m.names, n)
 			c.m.mu.Unlock()
@@ -180,7 +214,7 @@ func (c *Collection) Lookup(ctx context.Context, n Name) (Entry, bool, error) {
 	if err != nil {
 		return Entry{}, false, err
 	}
-	if !c.names {
+	if !c.names && c.past == nil {
 		c.m.mu.Lock()
 		if len(c.m.names) < cacheMax {
 			c.m.names[n] = e

@@ -37,8 +37,9 @@ type DB interface {
 	// Increment adds to an 8-byte integer outside any transaction, and returns the new
 	// value, which is durable then.
 	Increment(ctx context.Context, key keys.Key, delta int64) (int64, error)
-	// ClearSpan removes data that nothing refers to any more.
-	ClearSpan(ctx context.Context, span keys.Span) error
+	// ClearSpan removes data that nothing refers to any more. A read at or below the threshold, which
+	// is zero if nobody ever could read the data, fails from then on (SAFETY S25).
+	ClearSpan(ctx context.Context, span keys.Span, threshold hlc.Timestamp) error
 	// Now is the node's hybrid clock.
 	Now() hlc.Timestamp
 }

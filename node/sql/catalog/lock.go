@@ -281,42 +281,90 @@ func (m *Manager) collect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	seen := make(map[rubbish]hlc.Timestamp, len(m.rubbish))
+	now := m.cfg.DB.Now()
 	for _, s := range todo {
-		if err := m.collectOne(ctx, s); err != nil {
+		if err := m.collectOne(ctx, s, now, seen); err != nil {
 			return err
 		}
 	}
+	m.rubbish = seen
 	return nil
 }
 
-func (m *Manager) collectOne(ctx context.Context, s Stored) error {
-	h := s.Desc.Head()
-	// Transactions that still use the version before this one may read and write the data.
-	if _, err := m.waitForVersion(ctx, nil, h.ID, h.Version, s.Since); err != nil {
-		return err
+// rubbish is an object that was dropped (storage 0), or a storage that nothing refers to any more.
+type rubbish struct {
+	id      ID
+	storage uint32
+}
+
+// expired reports whether something has been rubbish for as long as old versions are kept, and since
+// when this node has known: reads at earlier timestamps might want it (AS OF SYSTEM TIME).
+func (m *Manager) expired(r rubbish, now hlc.Timestamp, seen map[rubbish]hlc.Timestamp) (since hlc.Timestamp, yes bool) {
+	since, known := m.rubbish[r]
+	if !known {
+		since = now
 	}
+	seen[r] = since
+	return since, since.Add(m.cfg.KeepDropped).LessEq(now)
+}
+
+func (m *Manager) collectOne(ctx context.Context, s Stored, now hlc.Timestamp, seen map[rubbish]hlc.Timestamp) error {
+	h := s.Desc.Head()
 	if h.State == DescDropped {
-		p := keys.TablePrefix(uint32(h.ID))
-		if err := m.cfg.DB.ClearSpan(ctx, keys.Span{Key: p, EndKey: p.PrefixEnd()}); err != nil {
-			return err
-		}
-		return m.cfg.DB.Run(ctx, "descriptor removal", func(ctx context.Context, t Txn) error {
-			return t.Delete(ctx, descriptorKey(h.ID), blind)
-		})
+		return m.collectDropped(ctx, s, now, seen)
 	}
 	t, ok := s.Desc.(*Table)
 	if !ok || h.State != DescPublic {
 		return nil
 	}
+	var since hlc.Timestamp
+	var old, kept []uint32
 	for _, g := range t.Garbage {
+		r := rubbish{h.ID, g}
+		if at, yes := m.expired(r, now, seen); yes {
+			old, since = append(old, g), since.Max(at)
+			delete(seen, r)
+		} else {
+			kept = append(kept, g)
+		}
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	// Transactions that still use the version before this one may read and write the data.
+	if _, err := m.waitForVersion(ctx, nil, h.ID, h.Version, s.Since); err != nil {
+		return err
+	}
+	for _, g := range old {
 		p := keys.IndexPrefix(uint32(h.ID), g)
-		if err := m.cfg.DB.ClearSpan(ctx, keys.Span{Key: p, EndKey: p.PrefixEnd()}); err != nil {
+		if err := m.cfg.DB.ClearSpan(ctx, keys.Span{Key: p, EndKey: p.PrefixEnd()}, since); err != nil {
 			return err
 		}
 	}
-	t.Garbage = nil
+	t.Garbage = kept
 	_, err := m.publish(ctx, t, s.Since, hlc.Timestamp{}, h.Version+1)
 	return err
+}
+
+// collectDropped removes the data of a dropped object, and then what is left of its descriptor.
+func (m *Manager) collectDropped(ctx context.Context, s Stored, now hlc.Timestamp, seen map[rubbish]hlc.Timestamp) error {
+	h := s.Desc.Head()
+	since, yes := m.expired(rubbish{h.ID, 0}, now, seen)
+	if !yes {
+		return nil
+	}
+	// Transactions that still use the version before this one may read and write the data.
+	if _, err := m.waitForVersion(ctx, nil, h.ID, h.Version, s.Since); err != nil {
+		return err
+	}
+	p := keys.TablePrefix(uint32(h.ID))
+	if err := m.cfg.DB.ClearSpan(ctx, keys.Span{Key: p, EndKey: p.PrefixEnd()}, since); err != nil {
+		return err
+	}
+	return m.cfg.DB.Run(ctx, "descriptor removal", func(ctx context.Context, t Txn) error {
+		return t.Delete(ctx, descriptorKey(h.ID), blind)
+	})
 }
 
 // collectEvery is how often a node looks for data that nothing refers to, beside the times
@@ -331,7 +379,11 @@ func (m *Manager) collectSoon() {
 }
 
 func (m *Manager) collectLoop(ctx context.Context) {
-	tick := time.NewTicker(collectEvery)
+	every := collectEvery
+	if keep := m.cfg.KeepDropped; keep > 0 {
+		every = min(every, max(keep/2, time.Second))
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
@@ -341,7 +393,7 @@ func (m *Manager) collectLoop(ctx context.Context) {
 		case <-m.gc:
 		}
 		if err := m.collect(ctx); err != nil && ctx.Err() == nil {
-			m.cfg.Logger.Warn("removal of dropped objects' data failed; it is tried again", "err", err, "after", collectEvery)
+			m.cfg.Logger.Warn("removal of dropped objects' data failed; it is tried again", "err", err, "after", every)
 		}
 	}
 }

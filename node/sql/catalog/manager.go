@@ -24,8 +24,11 @@ type Config struct {
 	Logger *slog.Logger
 	// OnPublish, if set, is called after this node committed a schema change: the place to
 	// tell other nodes to call Nudge. Without it they notice within a quarter of a second.
-	OnPublish  func()
-	Registerer prometheus.Registerer
+	OnPublish func()
+	// KeepDropped is for how long the data of dropped objects stay, so that they can be read as of
+	// before. It is what old versions are kept for anyway.
+	KeepDropped time.Duration
+	Registerer  prometheus.Registerer
 }
 
 // Manager is a node's cache of descriptors and its promise about them (see leaseRecord).
@@ -35,6 +38,8 @@ type Manager struct {
 	done sync.WaitGroup
 	wake chan struct{}
 	gc   chan struct{}
+	// rubbish is since when this node has known what waits to be removed. The collector's own.
+	rubbish map[rubbish]hlc.Timestamp
 
 	// syncing serializes writers of the node's lease record.
 	syncing chan struct{}
@@ -469,6 +474,17 @@ func (m *Manager) acquire(ctx context.Context, id ID) (pin, error) {
 		}
 		m.mu.Unlock()
 	}
+}
+
+// cachedAt returns the cached descriptor if a transaction at ts may use it: this node's lease covers
+// ts, and the version was there by then (SAFETY S27). nil: it must be read.
+func (m *Manager) cachedAt(id ID, ts hlc.Timestamp) Descriptor {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c := m.cache[id]; c != nil && m.lease != nil && ts.Less(m.lease.expiry) && c.since.LessEq(ts) {
+		return c.desc
+	}
+	return nil
 }
 
 // makeRoom drops unused entries when the cache is full. REQUIRES: m.mu.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/sql/catalog"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
@@ -547,6 +548,6 @@ func (a *alteration) discard(ctx context.Context, r *rewrite) {
 	for _, s := range a.fresh {
 		p := keys.IndexPrefix(uint32(a.t.ID), s)
 		// Left-overs cost space only: nothing ever refers to this storage.
-		_ = a.x.Session.Catalog().Manager().DB().ClearSpan(context.WithoutCancel(ctx), keys.Span{Key: p, EndKey: p.PrefixEnd()})
+		_ = a.x.Session.Catalog().Manager().DB().ClearSpan(context.WithoutCancel(ctx), keys.Span{Key: p, EndKey: p.PrefixEnd()}, hlc.Timestamp{})
 	}
 }

@@ -35,6 +35,9 @@ type Statement struct {
 	Node *ast.Node
 	// Atoll is one of Atoll's own statements, or nil.
 	Atoll AtollStatement
+	// AsOf is the expression of AS OF SYSTEM TIME, or nil. Its locations are like those of Node.
+	AsOf     *ast.Node
+	asOfText string
 }
 
 // Text is the statement's own text, without the semicolon.
@@ -78,7 +81,7 @@ func Parse(sql string) ([]*Statement, error) {
 	if err := check(sql); err != nil {
 		return nil, err
 	}
-	st, err := parse(sql)
+	st, err := parseAsOf(sql)
 	if err != nil {
 		return nil, err
 	}

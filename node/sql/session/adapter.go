@@ -78,8 +78,8 @@ func (c CatalogDB) Increment(ctx context.Context, key keys.Key, delta int64) (in
 }
 
 // ClearSpan implements catalog.DB.
-func (c CatalogDB) ClearSpan(ctx context.Context, span keys.Span) error {
-	_, err := c.Sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{&kv.ClearRangeRequest{Span: span}}})
+func (c CatalogDB) ClearSpan(ctx context.Context, span keys.Span, threshold hlc.Timestamp) error {
+	_, err := c.Sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{&kv.ClearRangeRequest{Span: span, Threshold: threshold}}})
 	return err
 }
 

@@ -39,11 +39,11 @@ func (s *Session) command(st *parser.Statement) *command {
 	}
 	switch n := st.Node.GetNode().(type) {
 	case *ast.Node_TransactionStmt:
-		c := noRows(func(ctx context.Context) (string, error) { return s.transactionStmt(ctx, n.TransactionStmt) })
+		c := noRows(func(ctx context.Context) (string, error) { return s.transactionStmt(ctx, st, n.TransactionStmt) })
 		c.block = true
 		return c
 	case *ast.Node_VariableSetStmt:
-		return noRows(func(ctx context.Context) (string, error) { return s.variableSet(ctx, n.VariableSetStmt) })
+		return noRows(func(ctx context.Context) (string, error) { return s.variableSet(ctx, st, n.VariableSetStmt) })
 	case *ast.Node_VariableShowStmt:
 		return &command{columns: showColumns(n.VariableShowStmt.Name), run: func(ctx context.Context, out client.RowWriter) (string, error) {
 			return s.show(ctx, n.VariableShowStmt, out)

@@ -37,6 +37,8 @@ type Config struct {
 	Admin ClusterAdmin
 	// Placement answers placement policies; nil: the node does not place data.
 	Placement Placement
+	// Past says what replicas without the lease can answer; nil: nothing.
+	Past PastReads
 	// SQLAddr is the address that clients reach this node at, for inet_server_addr.
 	SQLAddr string
 	// QueryMemory bounds one statement's memory, in bytes (SQLSTATE 53200 above it).
@@ -223,7 +225,11 @@ func (e *Engine) forget(s *Session) {
 func (s *Session) catalogView() *catalog.Collection {
 	t := s.kvTxn()
 	if s.view == nil {
-		s.view = s.eng.cfg.Catalog.NewCollection(catalogTxn{t})
+		if s.tx.asOf.IsEmpty() {
+			s.view = s.eng.cfg.Catalog.NewCollection(catalogTxn{t})
+		} else {
+			s.view = s.eng.cfg.Catalog.NewPastCollection(catalogTxn{t})
+		}
 	}
 	return s.view
 }

@@ -129,6 +129,9 @@ func (pt *portal) once(ctx context.Context, f func(context.Context) error) error
 		return errFailedBlock()
 	}
 	err := s.interruptible(ctx, func(ctx context.Context) error {
+		if err := s.enterPast(ctx, pt.p.st); err != nil {
+			return err
+		}
 		s.startStatement()
 		return f(ctx)
 	})
@@ -159,7 +162,8 @@ func (pt *portal) Run(ctx context.Context, out client.RowWriter, maxRows int64, 
 	for attempt := 0; ; attempt++ {
 		err = s.interruptible(ctx, func(ctx context.Context) (err error) {
 			suspended, tag, err = pt.step(ctx, out, maxRows, last)
-			if err == nil && last && !suspended && s.tx != nil && s.tx.implicit {
+			// What reads the past is over with its statement: the next one may read as of now.
+			if err == nil && (last || s.tx != nil && s.tx.past != nil) && !suspended && s.tx != nil && s.tx.implicit {
 				return s.commit(ctx)
 			}
 			return err
@@ -202,6 +206,9 @@ func (pt *portal) step(ctx context.Context, out client.RowWriter, maxRows int64,
 	if pt.run == nil {
 		if cmd := pt.p.cmd; cmd != nil && cmd.alone != "" && s.tx != nil && !s.tx.implicit {
 			return false, "", pgerror.New(pgerrcode.ActiveSQLTransaction, "%s cannot run inside a transaction block", cmd.alone)
+		}
+		if err := s.enterPast(ctx, pt.p.st); err != nil {
+			return false, "", err
 		}
 		s.startStatement()
 		if cmd := pt.p.cmd; cmd != nil {

@@ -198,7 +198,12 @@ func (s *Session) prepare(ctx context.Context, st *parser.Statement, paramTypes 
 		p.cmd = cmd
 		return p, nil
 	}
-	err := s.interruptible(ctx, p.replan)
+	err := s.interruptible(ctx, func(ctx context.Context) error {
+		if err := s.enterPast(ctx, st); err != nil {
+			return err
+		}
+		return p.replan(ctx)
+	})
 	if err != nil && s.tx != nil && s.tx.implicit && s.tx.statements == 0 && retryable(err) {
 		s.rollback() // nothing happened yet: plan in a newer snapshot
 		err = s.interruptible(ctx, p.replan)

@@ -53,6 +53,8 @@ var settingTable = []setting{
 	{name: "default_transaction_deferrable", kind: kindBool, def: "off", desc: "Default deferrable status of new transactions."},
 	{name: "default_transaction_isolation", kind: kindEnum, def: "serializable", enum: isolationNames, desc: "Isolation level of new transactions."},
 	{name: "default_transaction_read_only", kind: kindBool, def: "off", desc: "Default read-only status of new transactions."},
+	{name: "default_transaction_use_follower_reads", kind: kindBool, def: "off",
+		desc: "New transactions only read, at a time that the nearest replicas can answer for (AS OF SYSTEM TIME follower_read_timestamp())."},
 	{name: "enable_hashjoin", kind: kindBool, def: "on", desc: "Accepted; the planner chooses."},
 	{name: "enable_indexscan", kind: kindBool, def: "on", desc: "Accepted; the planner chooses."},
 	{name: "enable_nestloop", kind: kindBool, def: "on", desc: "Accepted; the planner chooses."},

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgerrcode"
 
 	"github.com/atolldb/atoll/node/sql/client"
+	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/sql/types"
@@ -52,10 +53,10 @@ func constText(n *ast.Node) string {
 }
 
 // variableSet runs SET, RESET and SET TRANSACTION.
-func (s *Session) variableSet(ctx context.Context, st *ast.VariableSetStmt) (string, error) {
+func (s *Session) variableSet(ctx context.Context, whole *parser.Statement, st *ast.VariableSetStmt) (string, error) {
 	switch st.Kind {
 	case ast.VariableSetKind_VAR_SET_MULTI:
-		return "SET", s.setMulti(st)
+		return "SET", s.setMulti(ctx, whole, st)
 	case ast.VariableSetKind_VAR_RESET_ALL:
 		for name := range s.vars.values {
 			s.assign(name, nil, false)
@@ -152,14 +153,17 @@ func quoteName(n string) string {
 	return n
 }
 
-func (s *Session) setMulti(st *ast.VariableSetStmt) error {
+func (s *Session) setMulti(ctx context.Context, whole *parser.Statement, st *ast.VariableSetStmt) error {
 	switch st.Name {
 	case "TRANSACTION":
 		if s.tx == nil || s.tx.implicit {
 			s.warn(pgerrcode.NoActiveSQLTransaction, "SET TRANSACTION can only be used in transaction blocks")
 			return nil
 		}
-		return s.setModes(st.Args, false)
+		if err := s.setModes(st.Args, false); err != nil {
+			return err
+		}
+		return s.blockAsOf(ctx, whole)
 	case "SESSION CHARACTERISTICS":
 		for _, o := range st.Args {
 			d := o.GetDefElem()

@@ -7,8 +7,10 @@ import (
 
 	"github.com/jackc/pgerrcode"
 
+	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/sql/client"
+	"github.com/atolldb/atoll/node/sql/parser"
 	"github.com/atolldb/atoll/node/sql/parser/ast"
 	"github.com/atolldb/atoll/node/sql/pgerror"
 	"github.com/atolldb/atoll/node/txn"
@@ -23,7 +25,9 @@ type transaction struct {
 	isolation  kv.Isolation
 	readOnly   bool
 	deferrable bool
-	statements int // that used kv; the first may be run again from the start
+	asOf       hlc.Timestamp     // where it reads; zero: as of now
+	past       *parser.Statement // whose AS OF SYSTEM TIME, or setting, that is, in an implicit block
+	statements int               // that used kv; the first may be run again from the start
 	savepoints []savepoint
 	started    time.Time
 	// before holds the settings to go back to on ROLLBACK, local those that SET LOCAL hides.
@@ -46,7 +50,7 @@ func (s *Session) begin(implicit bool) {
 	s.tx = &transaction{
 		implicit:  implicit,
 		isolation: isolationLevel(s.vars.raw("default_transaction_isolation")),
-		readOnly:  s.vars.bool("default_transaction_read_only"),
+		readOnly:  s.vars.bool("default_transaction_read_only") || s.vars.bool("default_transaction_use_follower_reads"),
 		started:   time.Now(),
 
 		deferrable: s.vars.bool("default_transaction_deferrable"),
@@ -61,7 +65,8 @@ func (s *Session) kvTxn() *txn.Txn {
 		s.begin(true)
 	}
 	if s.tx.kv == nil {
-		s.tx.kv = s.eng.cfg.DB.NewTxn(txn.Options{Isolation: s.tx.isolation, ReadOnly: s.tx.readOnly, Deferrable: s.tx.waits(), Name: "sql"})
+		s.tx.kv = s.eng.cfg.DB.NewTxn(txn.Options{Isolation: s.tx.isolation, ReadOnly: s.tx.readOnly, ReadTimestamp: s.tx.asOf,
+			Deferrable: s.tx.waits(), Name: "sql"})
 		s.oldest.Store(s.tx.kv.ReadTimestamp().WallNanos)
 	}
 	return s.tx.kv
@@ -160,10 +165,10 @@ func (s *Session) endBlock(committed bool) {
 }
 
 // transactionStmt runs BEGIN, COMMIT, ROLLBACK, SAVEPOINT and their kin.
-func (s *Session) transactionStmt(ctx context.Context, st *ast.TransactionStmt) (tag string, err error) {
+func (s *Session) transactionStmt(ctx context.Context, whole *parser.Statement, st *ast.TransactionStmt) (tag string, err error) {
 	switch st.Kind {
 	case ast.TransactionStmtKind_TRANS_STMT_BEGIN, ast.TransactionStmtKind_TRANS_STMT_START:
-		return s.beginStmt(st)
+		return s.beginStmt(ctx, whole, st)
 	case ast.TransactionStmtKind_TRANS_STMT_COMMIT:
 		return s.commitStmt(ctx, st)
 	case ast.TransactionStmtKind_TRANS_STMT_ROLLBACK:
@@ -178,7 +183,7 @@ func (s *Session) transactionStmt(ctx context.Context, st *ast.TransactionStmt) 
 	return "", pgerror.New(pgerrcode.FeatureNotSupported, "two-phase commit (PREPARE TRANSACTION) is not supported")
 }
 
-func (s *Session) beginStmt(st *ast.TransactionStmt) (string, error) {
+func (s *Session) beginStmt(ctx context.Context, whole *parser.Statement, st *ast.TransactionStmt) (string, error) {
 	tag := "BEGIN"
 	if st.Kind == ast.TransactionStmtKind_TRANS_STMT_START {
 		tag = "START TRANSACTION"
@@ -194,7 +199,17 @@ func (s *Session) beginStmt(st *ast.TransactionStmt) (string, error) {
 	default: // statements of the same simple query came before: they become part of it
 		s.tx.implicit = false
 	}
-	return tag, s.setModes(st.Options, true)
+	if err := s.setModes(st.Options, true); err != nil {
+		return tag, err
+	}
+	if whole.AsOf == nil && s.tx.readOnly && s.tx.statements == 0 && s.vars.bool("default_transaction_use_follower_reads") {
+		ts, err := s.followerTime(ctx, s.eng.cfg.CatalogDB.Now(), nil)
+		if err != nil {
+			return "", err
+		}
+		s.tx.readAt(ts)
+	}
+	return tag, s.blockAsOf(ctx, whole)
 }
 
 func (s *Session) commitStmt(ctx context.Context, st *ast.TransactionStmt) (string, error) {
@@ -222,11 +237,11 @@ func (s *Session) rollbackStmt(st *ast.TransactionStmt) (string, error) {
 
 // endExplicit ends the block; AND CHAIN opens the next one with the same modes.
 func (s *Session) endExplicit(chain bool, end func()) {
-	isolation, readOnly := s.tx.isolation, s.tx.readOnly
+	isolation, readOnly, asOf := s.tx.isolation, s.tx.readOnly, s.tx.asOf
 	end()
 	if chain {
 		s.begin(false)
-		s.tx.isolation, s.tx.readOnly = isolation, readOnly
+		s.tx.isolation, s.tx.readOnly, s.tx.asOf = isolation, readOnly, asOf
 	}
 }
 
@@ -341,6 +356,9 @@ func (s *Session) setIsolation(level string, fresh bool) error {
 }
 
 func (s *Session) setReadOnly(on bool) error {
+	if !on && !s.tx.asOf.IsEmpty() {
+		return pgerror.New(pgerrcode.FeatureNotSupported, "a transaction that reads the past (AS OF SYSTEM TIME) can't write")
+	}
 	if !on && s.tx.readOnly && s.tx.kv != nil {
 		return pgerror.New(pgerrcode.ActiveSQLTransaction, "transaction read-write mode must be set before any query")
 	}

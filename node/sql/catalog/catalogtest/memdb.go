@@ -96,7 +96,7 @@ func (d *DB) Increment(_ context.Context, key keys.Key, delta int64) (int64, err
 }
 
 // ClearSpan implements catalog.DB.
-func (d *DB) ClearSpan(_ context.Context, span keys.Span) error {
+func (d *DB) ClearSpan(_ context.Context, span keys.Span, _ hlc.Timestamp) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for k := range d.data {
