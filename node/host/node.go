@@ -215,7 +215,7 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 	close(ready)
 	n.Sender, err = dist.New(dist.Config{
 		Clock: n.Clock, Self: n.Identity.Node, Local: n.Store, MetaSeed: n.Store.MetaSeed, Alive: n.Agent.Live,
-		Distance: n.distance,
+		Distance: n.distance, LocalRange: n.Store.RangeAt,
 		Caller: dist.CallerFunc(func(ctx context.Context, node keys.NodeID, payload []byte) ([]byte, error) {
 			return n.Net.Call(ctx, node, raftnet.Data, raftnet.MethodKVBatch, payload)
 		}),

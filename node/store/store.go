@@ -374,6 +374,16 @@ func (s *Store) overlapping(span keys.Span, descs []kv.RangeDescriptor) []kv.Ran
 	return out
 }
 
+// RangeAt returns the range that holds a key, if this node has a replica of it, as that knows it.
+func (s *Store) RangeAt(key keys.Key) (kv.RangeDescriptor, bool) {
+	for _, r := range s.all() {
+		if d := r.desc(); d != nil && d.Contains(key) {
+			return d.Clone(), true
+		}
+	}
+	return kv.RangeDescriptor{}, false
+}
+
 // MetaSeed returns the meta range's descriptor as this node knows it (S29).
 func (s *Store) MetaSeed() (kv.RangeDescriptor, bool) {
 	if r := s.get(keys.MetaRangeID); r != nil {

@@ -56,6 +56,9 @@ type Config struct {
 	MetaSeed func() (kv.RangeDescriptor, bool)
 	// Alive reports whether a node answers heartbeats; nil means that all do.
 	Alive func(keys.NodeID) bool
+	// LocalRange returns the range that a replica of this node holds a key in, as far as it knows. Reads
+	// that any replica may answer use it while the meta range can't be read; nil: they wait for that.
+	LocalRange func(keys.Key) (kv.RangeDescriptor, bool)
 	// Distance says how far a node is, in any unit: reads that any replica may answer go to the
 	// nearest first. nil: all others are as far.
 	Distance func(keys.NodeID) int
@@ -152,7 +155,7 @@ func (d *DistSender) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRe
 		return &kv.BatchResponse{Txn: ba.Txn, Timestamp: ba.Timestamp, Now: d.cfg.Clock.Now()}, nil
 	}
 	st := d.newState()
-	st.write = ba.NeedsCommandID()
+	st.write, st.past = ba.NeedsCommandID(), ba.FollowerRead
 	if st.write {
 		st.commandID, st.birth, st.given = ba.CommandID, ba.CommandBirth, true
 		if st.commandID == ([16]byte{}) {
@@ -195,6 +198,8 @@ func (d *DistSender) commitWait(ctx context.Context, ts hlc.Timestamp) {
 type state struct {
 	start     time.Time
 	write     bool // holds what must not be done twice
+	past      bool // any replica may answer
+	local     bool // this node's replica has named the range, and that did not help
 	commandID [16]byte
 	birth     int64 // of commandID, S12
 	given     bool  // commandID is the caller's, who may have sent it before

@@ -33,6 +33,12 @@ func (d *DistSender) rangeOf(ctx context.Context, k keys.Key, st *state) (*entry
 		if e := d.cache.get(k); e != nil {
 			return e, nil
 		}
+		if st.past && !st.local && d.cfg.LocalRange != nil {
+			if desc, ok := d.cfg.LocalRange(k); ok {
+				st.local = true
+				return &entry{desc: desc}, nil // not kept: others should look it up
+			}
+		}
 		if k.Less(keys.MetaMax) {
 			if desc, ok := d.cfg.MetaSeed(); ok && desc.Contains(k) {
 				if e := d.cache.insert(desc, 0); e != nil && e.desc.Contains(k) {
@@ -42,6 +48,7 @@ func (d *DistSender) rangeOf(ctx context.Context, k keys.Key, st *state) (*entry
 			st.lastErr = fmt.Errorf("this node does not know where the meta range is")
 		} else if err := d.lookupOnce(ctx, k); err != nil {
 			st.lastErr = fmt.Errorf("lookup of the range that holds %s: %w", k, err)
+			st.local = false
 		} else if d.cache.get(k) != nil {
 			continue
 		} else {

@@ -320,6 +320,7 @@ func (d *DistSender) scanInOrder(ctx context.Context, ba *kv.BatchRequest, s *kv
 		one.CommandID = [16]byte{}
 		one.Requests = []kv.Request{&c}
 		pst := d.newState()
+		pst.past = st.past
 		br, err := d.sendToRange(ctx, e, &one, &pst)
 		if err != nil {
 			return nil, err

@@ -64,8 +64,14 @@ func (s *Session) enterPast(ctx context.Context, st *parser.Statement) error {
 	if err := s.leavePast(); err != nil {
 		return err
 	}
+	// Names are looked up where the nearest replicas can tell, or reads of the past would wait for a
+	// leaseholder after all.
+	s.begin(true)
+	if s.eng.cfg.Past != nil {
+		s.tx.readAt(s.eng.cfg.CatalogDB.Now().Add(-s.eng.cfg.Past.FollowerLag(nil)))
+	}
 	ts, err := s.pastTime(ctx, st.AsOf, st)
-	s.rollback() // what evaluation needed
+	s.rollback()
 	if err != nil {
 		return err
 	}
@@ -255,6 +261,11 @@ func (s *Session) boundedTime(ctx context.Context, now hlc.Timestamp, name strin
 	if s.eng.cfg.Past == nil {
 		return now, nil
 	}
+	// Where the bound allows it, names too are looked up without a leaseholder. A table that is younger
+	// is read as of now.
+	s.rollback()
+	s.begin(true)
+	s.tx.readAt(bound)
 	spans, err := s.tablesOf(ctx, st)
 	if err != nil || len(spans) == 0 {
 		return now, err
