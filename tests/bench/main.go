@@ -54,7 +54,7 @@ func parse(args []string) (*options, error) {
 	f.IntVar(&o.seconds, "seconds", 10, "length of one measurement")
 	f.IntVar(&o.rounds, "rounds", 3, "measurements of each; the median counts")
 	f.StringVar(&clients, "clients", "1,8,32", "numbers of clients")
-	f.StringVar(&workloads, "workloads", "select,insert,tpcb", "which of select, insert, tpcb")
+	f.StringVar(&workloads, "workloads", "select,insert,tpcb", "which of select, insert, tpcb, past (select at the nearest replica, as of some seconds ago)")
 	f.BoolVar(&o.keep, "keep", false, "leave the data folder")
 	f.BoolVar(&o.far, "far", false, "measure Atoll also through a zone that holds no lease")
 	f.BoolVar(&o.noPeer, "no-peer", false, "measure Atoll only")
@@ -72,7 +72,7 @@ func parse(args []string) (*options, error) {
 	}
 	for _, w := range strings.Split(workloads, ",") {
 		if _, ok := scripts[w]; !ok {
-			return nil, fmt.Errorf("-workloads: %q is not one of select, insert, tpcb", w)
+			return nil, fmt.Errorf("-workloads: %q is not one of select, insert, tpcb, past", w)
 		}
 		o.workloads = append(o.workloads, w)
 	}
@@ -149,6 +149,9 @@ func measure(ctx context.Context, o *options, systems []*system) error {
 		for _, w := range o.workloads {
 			for _, c := range o.clients {
 				for _, s := range systems {
+					if s.name == peerName && w == "past" {
+						continue
+					}
 					m, err := s.pgbench(ctx, o, w, c)
 					if err != nil {
 						return fmt.Errorf("round %d, %s, %s with %d clients: %w", round+1, s.name, w, c, err)
@@ -171,6 +174,9 @@ func report(o *options, systems []*system, got map[key][]sample) {
 	for _, w := range o.workloads {
 		for _, c := range o.clients {
 			for _, s := range systems {
+				if len(got[key{s.name, w, c}]) == 0 {
+					continue
+				}
 				m := median(got[key{s.name, w, c}])
 				ratio := ""
 				if peer, ok := got[key{peerName, w, c}]; ok && s.name != peerName {

@@ -31,7 +31,11 @@ var scripts = map[string][]string{
 	"select": {"-b", "select-only"},
 	"tpcb":   {"-b", "tpcb-like"},
 	"insert": {"-f", "insert.sql"},
+	"past":   {"-f", "past.sql"},
 }
+
+// pastScript is select-only as of a time at which the nearest replica can answer; PostgreSQL has no such.
+const pastScript = "\\set aid random(1, 100000 * :scale)\nSELECT abalance FROM pgbench_accounts AS OF SYSTEM TIME follower_read_timestamp() WHERE aid = :aid;\n"
 
 const insertScript = "\\set id random(1, 9000000000000000000)\nINSERT INTO bench_insert (id, v) VALUES (:id, 'sixty-four bytes of text, as in the prototypes of the commit path.');\n"
 
@@ -250,6 +254,9 @@ func (s *system) load(ctx context.Context, o *options) error {
 	if err := os.WriteFile(filepath.Join(s.dir, "insert.sql"), []byte(insertScript), 0o644); err != nil {
 		return err
 	}
+	if err := os.WriteFile(filepath.Join(s.dir, "past.sql"), []byte(pastScript), 0o644); err != nil {
+		return err
+	}
 	fmt.Fprintf(os.Stderr, "loading %s, scale %d\n", s.name, o.scale)
 	if _, err := command(ctx, s.dir, filepath.Join(s.client, "pgbench"), s.args("-i", "-q", "-s", strconv.Itoa(o.scale), "postgres")...); err != nil {
 		return err
@@ -292,7 +299,7 @@ func (s *system) pgbench(ctx context.Context, o *options, workload string, clien
 	}
 	args := s.args("-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", "2", "-T", strconv.Itoa(o.seconds), "--max-tries=50",
 		"-l", "--log-prefix="+prefix)
-	args = append(append(args, scripts[workload]...), "postgres")
+	args = append(append(args, scripts[workload]...), "-D", "scale="+strconv.Itoa(o.scale), "postgres")
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(o.seconds)*time.Second+startTimeout)
 	defer cancel()
 	out, err := command(ctx, s.dir, filepath.Join(s.client, "pgbench"), args...)

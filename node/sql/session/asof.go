@@ -64,10 +64,16 @@ func (s *Session) enterPast(ctx context.Context, st *parser.Statement) error {
 	if err := s.leavePast(); err != nil {
 		return err
 	}
+	if lag, ok := s.knownLag(st, byDefault); ok {
+		s.begin(true)
+		s.tx.past = st
+		s.tx.readAt(s.eng.cfg.CatalogDB.Now().Add(-lag))
+		return nil
+	}
 	// Names are looked up where the nearest replicas can tell, or reads of the past would wait for a
 	// leaseholder after all.
-	s.begin(true)
-	if s.eng.cfg.Past != nil {
+	if s.eng.cfg.Past != nil && st.AsOf.GetAConst() == nil {
+		s.begin(true)
 		s.tx.readAt(s.eng.cfg.CatalogDB.Now().Add(-s.eng.cfg.Past.FollowerLag(nil)))
 	}
 	ts, err := s.pastTime(ctx, st.AsOf, st)
@@ -79,6 +85,30 @@ func (s *Session) enterPast(ctx context.Context, st *parser.Statement) error {
 	s.tx.past = st
 	s.tx.readAt(ts)
 	return nil
+}
+
+// statementLag is how old a statement's tables are read, as found lately.
+type statementLag struct {
+	st    *parser.Statement
+	lag   time.Duration
+	until time.Time
+}
+
+// lagHolds is for how long a statement's lag is not looked up again: it only says which replicas can
+// answer, never what is read.
+const lagHolds = time.Second
+
+// knownLag returns the lag of a statement that reads at follower_read_timestamp().
+func (s *Session) knownLag(st *parser.Statement, byDefault bool) (time.Duration, bool) {
+	if s.lag.st != st || time.Now().After(s.lag.until) {
+		return 0, false
+	}
+	if !byDefault {
+		if name, args := calledFunction(st.AsOf); name != followerReadTimestamp || len(args) > 0 {
+			return 0, false
+		}
+	}
+	return s.lag.lag, true
 }
 
 // leavePast ends the implicit block if nothing ran in it but the planner.
@@ -184,7 +214,9 @@ func (s *Session) followerTime(ctx context.Context, now hlc.Timestamp, st *parse
 			tables = append(tables, sp.Key)
 		}
 	}
-	return now.Add(-s.eng.cfg.Past.FollowerLag(tables)), nil
+	lag := s.eng.cfg.Past.FollowerLag(tables)
+	s.lag = statementLag{st, lag, time.Now().Add(lagHolds)}
+	return now.Add(-lag), nil
 }
 
 // tablesOf returns the spans of the tables that a statement names. What is no table, such as a view of

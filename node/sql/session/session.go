@@ -47,6 +47,7 @@ type Session struct {
 	named   map[string]*namedStatement
 	cursors map[string]*cursor
 	seq     *ddl.Sequences
+	lag     statementLag // of the last statement that read at the nearest replica
 
 	activity atomic.Pointer[activity] // for pg_stat_activity
 	oldest   atomic.Int64             // where the open transaction began to read, in nanoseconds; 0: none is open
