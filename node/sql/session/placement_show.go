@@ -199,7 +199,11 @@ func zoneLine(z policies.ZoneOutlook) string {
 	if len(has) == 0 {
 		has = append(has, "nothing")
 	}
-	return fmt.Sprintf("zone %s (%s): %s; a commit from there: %s; a read: %s", z.Zone.Zone, z.Role, strings.Join(has, ", "), tripsText(z.Commit), tripsText(z.Read))
+	line := fmt.Sprintf("zone %s (%s): %s; a commit from there: %s; a read: %s", z.Zone.Zone, z.Role, strings.Join(has, ", "), tripsText(z.Commit), tripsText(z.Read))
+	if z.LocalReads {
+		line += "; a read of the past (AS OF SYSTEM TIME follower_read_timestamp()): in the zone"
+	}
+	return line
 }
 
 // tripsText says how far something travels.
