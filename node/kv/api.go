@@ -40,6 +40,11 @@ type Header struct {
 	// same for every try. A range that has forgotten commands born as late refuses a try that it
 	// does not remember (S12): it can't tell whether an earlier one was applied.
 	CommandBirth int64
+	// Pieces names the cuts by which this batch was made of the one that CommandID was drawn for,
+	// oldest first; empty for that one itself. Pieces keep the ID, because the whole may have been
+	// applied before a split; a merge may bring them into one range again, and there the outcome
+	// of one must not be taken for that of another (S12, S20).
+	Pieces []uint64
 	// MaxSpanKeys and TargetBytes bound what all scans of the batch return together; 0 means
 	// the server's own limit. A scan that stops early sets ResumeSpan.
 	MaxSpanKeys int64
@@ -371,8 +376,27 @@ type (
 	}
 	GCResponse struct{}
 	// AdminSplitRequest makes a range boundary at SplitKey. A boundary that exists is success.
-	AdminSplitRequest  struct{ SplitKey keys.Key }
+	// It stays for good, unless MayMerge lets it go once both sides are small and quiet.
+	AdminSplitRequest struct {
+		SplitKey keys.Key
+		MayMerge bool
+	}
 	AdminSplitResponse struct{ Left, Right RangeDescriptor }
+	// AdminMergeRequest merges the range that holds Key with the one that follows it (S20),
+	// however large, busy or pinned they are.
+	AdminMergeRequest  struct{ Key keys.Key }
+	AdminMergeResponse struct{ Desc RangeDescriptor }
+	// AbandonMergeRequest makes sure that range Left does not take in the range that begins at
+	// RightStart at LeftGeneration any more (S20). Key is Left's first key: should another range
+	// hold it by now, then Left's log has ended, and nothing comes of it either.
+	AbandonMergeRequest struct {
+		Key            keys.Key
+		Left           keys.RangeID
+		LeftGeneration int64
+		RightStart     keys.Key
+	}
+	// AbandonMergeResponse: Merged says that the range which answers holds RightStart.
+	AbandonMergeResponse struct{ Merged bool }
 	// AdminTransferLeaseRequest moves the lease to Target's replica (S3).
 	AdminTransferLeaseRequest struct {
 		Key    keys.Key
@@ -437,6 +461,8 @@ func (*ResolveIntentRequest) request()       {}
 func (*GCRequest) request()                  {}
 func (*AdminSplitRequest) request()          {}
 func (*AdminTransferLeaseRequest) request()  {}
+func (*AdminMergeRequest) request()          {}
+func (*AbandonMergeRequest) request()        {}
 func (*AdminChangeReplicasRequest) request() {}
 func (*LeaseInfoRequest) request()           {}
 func (*ChecksumRequest) request()            {}
@@ -458,6 +484,8 @@ func (*ResolveIntentResponse) response()       {}
 func (*GCResponse) response()                  {}
 func (*AdminSplitResponse) response()          {}
 func (*AdminTransferLeaseResponse) response()  {}
+func (*AdminMergeResponse) response()          {}
+func (*AbandonMergeResponse) response()        {}
 func (*AdminChangeReplicasResponse) response() {}
 func (*LeaseInfoResponse) response()           {}
 func (*ChecksumResponse) response()            {}

@@ -1,6 +1,10 @@
 package kv
 
-import "github.com/atolldb/atoll/node/keys"
+import (
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/atolldb/atoll/node/keys"
+)
 
 // EncodeBatchRequest appends the wire form of ba to dst.
 func EncodeBatchRequest(dst []byte, ba *BatchRequest) []byte { return marshal(dst, ba) }
@@ -101,6 +105,10 @@ func (m *BatchRequest) encode(e *encoder) {
 		e.msg(requestNumber(req), req.(message))
 		e.end(at)
 	}
+	for _, p := range m.Pieces {
+		e.tag(17, protowire.VarintType)
+		e.b = protowire.AppendVarint(e.b, p)
+	}
 }
 
 func (m *BatchRequest) decode(d *decoder) {
@@ -142,6 +150,10 @@ func (m *BatchRequest) decode(d *decoder) {
 			}
 		case 16:
 			m.FollowerRead = d.bool()
+		case 17:
+			if p := d.uint(); d.room(len(m.Pieces)) {
+				m.Pieces = append(m.Pieces, p)
+			}
 		}
 	}
 }
@@ -362,6 +374,7 @@ func (m *RangeDescriptor) encode(e *encoder) {
 	}
 	e.int(5, int64(m.NextReplicaID))
 	e.int(6, m.Generation)
+	e.bool(7, m.Pinned)
 }
 
 func (m *RangeDescriptor) decode(d *decoder) {
@@ -379,6 +392,8 @@ func (m *RangeDescriptor) decode(d *decoder) {
 			m.NextReplicaID = keys.ReplicaID(d.int())
 		case 6:
 			m.Generation = d.int()
+		case 7:
+			m.Pinned = d.bool()
 		}
 	}
 }

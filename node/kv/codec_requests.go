@@ -37,6 +37,8 @@ var methods = [...]struct {
 	18: {func() Request { return new(AdminChangeReplicasRequest) }, func() Response { return new(AdminChangeReplicasResponse) }},
 	19: {func() Request { return new(LeaseInfoRequest) }, func() Response { return new(LeaseInfoResponse) }},
 	20: {func() Request { return new(ChecksumRequest) }, func() Response { return new(ChecksumResponse) }},
+	21: {func() Request { return new(AdminMergeRequest) }, func() Response { return new(AdminMergeResponse) }},
+	22: {func() Request { return new(AbandonMergeRequest) }, func() Response { return new(AbandonMergeResponse) }},
 }
 
 func requestNumber(req Request) protowire.Number {
@@ -81,6 +83,10 @@ func requestNumber(req Request) protowire.Number {
 		return 19
 	case *ChecksumRequest:
 		return 20
+	case *AdminMergeRequest:
+		return 21
+	case *AbandonMergeRequest:
+		return 22
 	}
 	panic(fmt.Sprintf("kv: %T has no wire number", req))
 }
@@ -127,6 +133,10 @@ func responseNumber(resp Response) protowire.Number {
 		return 19
 	case *ChecksumResponse:
 		return 20
+	case *AdminMergeResponse:
+		return 21
+	case *AbandonMergeResponse:
+		return 22
 	}
 	panic(fmt.Sprintf("kv: %T has no wire number", resp))
 }
@@ -425,12 +435,18 @@ func (m *GCKey) decode(d *decoder) {
 func (*GCResponse) encode(*encoder)   {}
 func (*GCResponse) decode(d *decoder) { d.skip() }
 
-func (m *AdminSplitRequest) encode(e *encoder) { e.bytes(1, m.SplitKey) }
+func (m *AdminSplitRequest) encode(e *encoder) {
+	e.bytes(1, m.SplitKey)
+	e.bool(2, m.MayMerge)
+}
 
 func (m *AdminSplitRequest) decode(d *decoder) {
 	for d.next() {
-		if d.num == 1 {
+		switch d.num {
+		case 1:
 			m.SplitKey = d.bytes()
+		case 2:
+			m.MayMerge = d.bool()
 		}
 	}
 }

@@ -52,6 +52,8 @@ type RangeDescriptor struct {
 	Replicas      []ReplicaDescriptor
 	NextReplicaID keys.ReplicaID
 	Generation    int64 // grows with every split, merge and replica change
+	// Pinned says that somebody asked for a boundary at Start: no merge takes it away by itself.
+	Pinned bool
 }
 
 // Contains reports whether the address k lies in the range.

@@ -45,6 +45,10 @@ func RequestSpan(req Request, txn *Txn) keys.Span {
 		return keys.Span{Key: r.SplitKey}
 	case *AdminTransferLeaseRequest:
 		return keys.Span{Key: r.Key}
+	case *AdminMergeRequest:
+		return keys.Span{Key: r.Key}
+	case *AbandonMergeRequest:
+		return keys.Span{Key: r.Key}
 	case *AdminChangeReplicasRequest:
 		return keys.Span{Key: r.Key}
 	case *LeaseInfoRequest:

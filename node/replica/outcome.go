@@ -3,6 +3,7 @@ package replica
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/kv"
@@ -10,7 +11,8 @@ import (
 
 // The outcome of a command is remembered with its ID (S12), so it is short: version (1),
 // flags, status, write timestamp, read timestamp, then as varints what the responses carry
-// beyond that: new values of increments and numbers of deleted keys.
+// beyond that: new values of increments and numbers of deleted keys; at the end, for a piece of a
+// batch, which one (kv.Header.Pieces).
 const (
 	outcomeVersion = 1
 	outcomeTxn     = 1 << 0
@@ -18,6 +20,8 @@ const (
 	outcomeStaging = 1 << 2
 	// outcomePartial: the responses carry more than is kept here.
 	outcomePartial = 1 << 3
+	// outcomePiece: it is the outcome of a piece of the batch.
+	outcomePiece = 1 << 4
 )
 
 func encodeOutcome(ba *kv.BatchRequest, br *kv.BatchResponse) []byte {
@@ -50,6 +54,9 @@ func encodeOutcome(ba *kv.BatchRequest, br *kv.BatchResponse) []byte {
 		flags |= outcomeTxn
 		status, read, write = byte(br.Txn.Status), br.Txn.ReadTimestamp, br.Txn.WriteTimestamp
 	}
+	if len(ba.Pieces) > 0 {
+		flags |= outcomePiece
+	}
 	b := make([]byte, 0, 40)
 	b = append(b, outcomeVersion, flags, status)
 	for _, ts := range [...]hlc.Timestamp{write, read} {
@@ -59,10 +66,17 @@ func encodeOutcome(ba *kv.BatchRequest, br *kv.BatchResponse) []byte {
 	for _, v := range ints {
 		b = binary.AppendVarint(b, v)
 	}
+	if n := len(ba.Pieces); n > 0 {
+		b = binary.BigEndian.AppendUint64(b, ba.Pieces[n-1])
+	}
 	return b
 }
 
 var errOutcome = errors.New("replica: the remembered outcome of a command is malformed")
+
+// errOtherPiece: the ranges of two pieces of a batch were merged, and only the other one is known to
+// have been applied (S12, S20). Nothing else may be applied under the ID that they share.
+var errOtherPiece = errors.New("replica: another piece of the batch was applied under its ID")
 
 // decodeOutcome rebuilds the response of a batch that was applied before.
 func decodeOutcome(ba *kv.BatchRequest, b []byte) (br *kv.BatchResponse, whole bool, err error) {
@@ -71,6 +85,16 @@ func decodeOutcome(ba *kv.BatchRequest, b []byte) (br *kv.BatchResponse, whole b
 	}
 	flags, status := b[1], b[2]
 	b = b[3:]
+	if flags&outcomePiece != 0 {
+		if len(b) < 8 {
+			return nil, false, errOutcome
+		}
+		piece := binary.BigEndian.Uint64(b[len(b)-8:])
+		if !slices.Contains(ba.Pieces, piece) {
+			return nil, false, errOtherPiece
+		}
+		b = b[:len(b)-8]
+	}
 	next := func() int64 {
 		v, n := binary.Varint(b)
 		if n <= 0 {
@@ -124,6 +148,9 @@ func decodeOutcome(ba *kv.BatchRequest, b []byte) (br *kv.BatchResponse, whole b
 // again answers a batch whose command was applied by an earlier try (S12).
 func (x *execution) again(outcome []byte) (*kv.BatchResponse, error) {
 	br, whole, err := decodeOutcome(x.ba, outcome)
+	if errors.Is(err, errOtherPiece) {
+		return nil, &kv.AmbiguousError{Detail: "the range was split and merged since the batch was sent first, and remembers another piece of it"}
+	}
 	if err != nil || !whole {
 		return nil, &kv.AmbiguousError{Detail: "the batch was applied by an earlier try, but its response is not known any more"}
 	}

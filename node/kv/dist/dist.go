@@ -157,7 +157,7 @@ func (d *DistSender) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRe
 	st := d.newState()
 	st.write, st.past = ba.NeedsCommandID(), ba.FollowerRead
 	if st.write {
-		st.commandID, st.birth, st.given = ba.CommandID, ba.CommandBirth, true
+		st.commandID, st.birth, st.given, st.pieces = ba.CommandID, ba.CommandBirth, true, ba.Pieces
 		if st.commandID == ([16]byte{}) {
 			d.newCommand(&st, 0)
 		}
@@ -173,7 +173,7 @@ func (d *DistSender) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRe
 func (d *DistSender) newCommand(st *state, horizon int64) {
 	binary.LittleEndian.PutUint64(st.commandID[:8], rand.Uint64())
 	binary.LittleEndian.PutUint64(st.commandID[8:], rand.Uint64())
-	st.birth, st.given = max(d.cfg.Clock.Now().WallNanos, horizon+1), false
+	st.birth, st.given, st.pieces = max(d.cfg.Clock.Now().WallNanos, horizon+1), false, nil
 }
 
 // commitWait waits until every read that begins now sees a write at ts (SAFETY S1): after a
@@ -201,8 +201,9 @@ type state struct {
 	past      bool // any replica may answer
 	local     bool // this node's replica has named the range, and that did not help
 	commandID [16]byte
-	birth     int64 // of commandID, S12
-	given     bool  // commandID is the caller's, who may have sent it before
+	birth     int64    // of commandID, S12
+	given     bool     // commandID is the caller's, who may have sent it before
+	pieces    []uint64 // see kv.Header.Pieces
 	// maybeApplied says that some try ended without anybody knowing its outcome.
 	maybeApplied bool
 	// trouble is when the current row of failed tries began; zero while all is well.

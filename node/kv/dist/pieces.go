@@ -3,6 +3,7 @@ package dist
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sort"
 	"sync"
 
@@ -129,6 +130,7 @@ func (d *DistSender) sendParallel(ctx context.Context, ba *kv.BatchRequest, st *
 		part := *ba
 		part.Requests = p.reqs
 		pst := *st // every piece has its own retries
+		d.namePiece(&pst)
 		if i == len(pieces)-1 {
 			p.br, p.err = d.sendWhole(ctx, p, &part, &pst)
 			break
@@ -144,6 +146,22 @@ func (d *DistSender) sendParallel(ctx context.Context, ba *kv.BatchRequest, st *
 	wg.Wait()
 }
 
+// namePiece tells a piece of a batch that is cut from the others: the range of one may take in that of
+// another, or have done so already, and must not take it for that one (S12, S20). A piece of what
+// was never applied gets an ID of its own. Else it keeps the ID, under which the whole may have been
+// applied before a split, and is told from the others by the name of the cut.
+func (d *DistSender) namePiece(st *state) {
+	switch {
+	case !st.write:
+	case st.maybeApplied || st.given:
+		st.pieces = append(st.pieces[:len(st.pieces):len(st.pieces)], rand.Uint64())
+	default:
+		birth := st.birth // it may lie above a horizon that a range told of
+		d.newCommand(st, 0)
+		st.birth = birth
+	}
+}
+
 // sendWhole sends a piece, and goes on with what a range left over of a DeleteRange: it
 // can't be undone, so that a gap between pieces must not be left.
 func (d *DistSender) sendWhole(ctx context.Context, p *piece, part *kv.BatchRequest, st *state) (*kv.BatchResponse, error) {
@@ -155,7 +173,7 @@ func (d *DistSender) sendWhole(ctx context.Context, p *piece, part *kv.BatchRequ
 		del, ok := resp.(*kv.DeleteRangeResponse)
 		for ok && del.ResumeSpan != nil {
 			rest := *part
-			rest.CommandID = [16]byte{}
+			rest.CommandID, rest.Pieces = [16]byte{}, nil
 			rest.Requests = []kv.Request{kv.WithSpan(part.Requests[i], *del.ResumeSpan)}
 			more, err := d.Send(ctx, &rest)
 			if err != nil {

@@ -40,7 +40,7 @@ func (d *DistSender) sendToRange(ctx context.Context, e *entry, ba *kv.BatchRequ
 			rt.rounds = rounds
 			continue
 		}
-		req.CommandID, req.CommandBirth = st.commandID, st.birth
+		req.CommandID, req.CommandBirth, req.Pieces = st.commandID, st.birth, st.pieces
 		req.RangeID, req.Generation = e.desc.RangeID, e.desc.Generation
 		began := time.Now()
 		br, err := d.try(ctx, node, &req)
@@ -75,7 +75,7 @@ func withCommand(ba *kv.BatchRequest, st *state) *kv.BatchRequest {
 		return ba
 	}
 	c := *ba
-	c.CommandID, c.CommandBirth = st.commandID, st.birth
+	c.CommandID, c.CommandBirth, c.Pieces = st.commandID, st.birth, st.pieces
 	return &c
 }
 

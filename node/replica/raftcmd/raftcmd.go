@@ -9,8 +9,10 @@
 //
 // Wire format: protobuf wire format, written by hand. Unknown fields are skipped, so that a
 // newer node's optional fields don't stop an older one during a rolling upgrade; a field
-// that an older node must not skip raises Version. Entries of version 1 have no births: they
-// are still read, and applied as they were then.
+// that an older node must not skip raises the version of the entry that carries it, and of that
+// one only. Entries of version 1 have no births: they are still read, and applied as they were
+// then. Entries with a merge's commands, or with a descriptor that says what an older node would
+// lose, have VersionMerge.
 package raftcmd
 
 import (
@@ -25,8 +27,11 @@ import (
 	"github.com/atolldb/atoll/node/wire"
 )
 
-// Version is the version of the entry format; it is the first byte of every entry.
+// Version is the version of the entry format; it is the first byte of an entry.
 const Version = 2
+
+// VersionMerge is the version of entries that must not be applied by who knows no merges (S20).
+const VersionMerge = 3
 
 // versionUnborn is the version before commands carried their birth.
 const versionUnborn = 1
@@ -68,6 +73,10 @@ type Command struct {
 	ChangeDesc *kv.RangeDescriptor
 	// GCThreshold moves the range's garbage collection threshold up (S25).
 	GCThreshold hlc.Timestamp
+	// Freeze, Unfreeze and Merge are the steps of a merge (S20).
+	Freeze   *FreezeTrigger
+	Unfreeze *UnfreezeTrigger
+	Merge    *MergeTrigger
 	// Digest asks every replica for the digest of its replicated state at this log position
 	// (S23); replicas report it to the proposer under the command's ID.
 	Digest bool
@@ -105,6 +114,9 @@ const (
 	fieldSplitWall  = 13
 	fieldSplitLogic = 14
 	fieldBirth      = 15
+	fieldFreeze     = 20
+	fieldUnfreeze   = 21
+	fieldMerge      = 22
 )
 
 // Encode returns the command's encoding.
@@ -134,6 +146,15 @@ func (c *Command) Append(b []byte) []byte {
 	}
 	b = wire.AppendUint(b, fieldGCWall, uint64(c.GCThreshold.WallNanos))
 	b = wire.AppendUint(b, fieldGCLogical, uint64(c.GCThreshold.Logical))
+	if c.Freeze != nil {
+		b = wire.AppendBytes(b, fieldFreeze, c.Freeze.Encode())
+	}
+	if c.Unfreeze != nil {
+		b = wire.AppendBytes(b, fieldUnfreeze, c.Unfreeze.encode())
+	}
+	if c.Merge != nil {
+		b = wire.AppendBytes(b, fieldMerge, c.Merge.encode())
+	}
 	if c.Digest {
 		b = wire.AppendUint(b, fieldDigest, 1)
 	}
@@ -174,6 +195,12 @@ func Decode(b []byte) (*Command, error) {
 			c.GCThreshold.WallNanos = int64(v)
 		case fieldGCLogical:
 			c.GCThreshold.Logical = int32(v)
+		case fieldFreeze:
+			c.Freeze, err = DecodeFreeze(data)
+		case fieldUnfreeze:
+			c.Unfreeze, err = decodeUnfreeze(data)
+		case fieldMerge:
+			c.Merge, err = decodeMerge(data)
 		case fieldDigest:
 			c.Digest = v != 0
 		case fieldLogical:
@@ -204,6 +231,18 @@ const fieldEntryCommand = 1
 // NewEntry starts an entry in b.
 func NewEntry(b []byte) []byte { return append(b, Version) }
 
+// EntryVersion is the version that an entry must have to carry the command.
+func (c *Command) EntryVersion() byte {
+	pinned := c.ChangeDesc != nil && c.ChangeDesc.Pinned || c.Split != nil && (c.Split.Left.Pinned || c.Split.Right.Pinned)
+	if c.Freeze != nil || c.Unfreeze != nil || c.Merge != nil || pinned {
+		return VersionMerge
+	}
+	return Version
+}
+
+// RaiseEntry makes an entry's version at least v.
+func RaiseEntry(entry []byte, v byte) { entry[0] = max(entry[0], v) }
+
 // AppendToEntry appends an encoded command to an entry.
 func AppendToEntry(entry, command []byte) []byte {
 	return wire.AppendBytes(entry, fieldEntryCommand, command)
@@ -219,8 +258,8 @@ func DecodeEntry(b []byte) ([]*Command, error) {
 	if len(b) == 0 {
 		return nil, fmt.Errorf("%w: empty entry", ErrCorrupt)
 	}
-	if b[0] != Version && b[0] != versionUnborn {
-		return nil, fmt.Errorf("raftcmd: entry has version %d, this binary knows %d; upgrade this node", b[0], Version)
+	if b[0] < versionUnborn || b[0] > VersionMerge {
+		return nil, fmt.Errorf("raftcmd: entry has version %d, this binary knows up to %d; upgrade this node", b[0], VersionMerge)
 	}
 	unborn := b[0] == versionUnborn
 	var cmds []*Command

@@ -16,7 +16,41 @@ func sample() *Command {
 	right := left.Clone()
 	right.RangeID, right.Start, right.End = 8, keys.Key("m"), keys.MaxKey
 	return &Command{ID: ID{1, 2}, Birth: 1 << 60, Term: 9, Proposer: 2, Batch: []byte("batch"), Split: &SplitTrigger{Left: left, Right: right, HighWater: hlc.Timestamp{WallNanos: 8, Logical: 9}},
-		ChangeDesc: &left, GCThreshold: hlc.Timestamp{WallNanos: 5, Logical: 6}, Digest: true, LogicalBytes: -12}
+		ChangeDesc: &left, GCThreshold: hlc.Timestamp{WallNanos: 5, Logical: 6}, Digest: true, LogicalBytes: -12,
+		Freeze: &FreezeTrigger{Attempt: ID{3}, Left: 6, LeftStart: keys.Key("a"), LeftGeneration: 4, Generation: 5}, Unfreeze: &UnfreezeTrigger{Attempt: ID{4}},
+		Merge: &MergeTrigger{Attempt: ID{5}, Merged: right, LeftGeneration: 2, Right: 11, HighWater: hlc.Timestamp{WallNanos: 3, Logical: 1}, Horizon: 77}}
+}
+
+// Who knows no merges must not skip one, nor a descriptor whose mark it would lose (S20).
+func TestEntriesOfAMergeAreRefusedByOlderNodes(t *testing.T) {
+	plain := &Command{ChangeDesc: sample().ChangeDesc}
+	require.EqualValues(t, Version, plain.EntryVersion())
+	pinned := plain.ChangeDesc.Clone()
+	pinned.Pinned = true
+	all := sample()
+	for _, c := range []*Command{{Freeze: all.Freeze}, {Unfreeze: all.Unfreeze}, {Merge: all.Merge}, {ChangeDesc: &pinned}, {Split: &SplitTrigger{Right: pinned}}} {
+		require.EqualValues(t, VersionMerge, c.EntryVersion())
+	}
+	entry := NewEntry(nil)
+	RaiseEntry(entry, plain.EntryVersion())
+	require.EqualValues(t, Version, entry[0])
+	RaiseEntry(entry, VersionMerge)
+	RaiseEntry(entry, Version)
+	require.EqualValues(t, VersionMerge, entry[0])
+}
+
+func TestMalformedMergesAreRefused(t *testing.T) {
+	c := sample()
+	for name, bad := range map[string]*Command{
+		"a freeze without an attempt": {Freeze: &FreezeTrigger{Left: 1}},
+		"a freeze for no range":       {Freeze: &FreezeTrigger{Attempt: ID{1}}},
+		"an end of nothing":           {Unfreeze: &UnfreezeTrigger{}},
+		"a merge with itself":         {Merge: &MergeTrigger{Attempt: ID{1}, Merged: c.Merge.Merged, Right: c.Merge.Merged.RangeID}},
+		"a merge of nothing":          {Merge: &MergeTrigger{Attempt: ID{1}, Merged: c.Merge.Merged}},
+	} {
+		_, err := Decode(bad.Encode())
+		require.ErrorIs(t, err, ErrCorrupt, name)
+	}
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -39,7 +73,7 @@ func TestRoundTrip(t *testing.T) {
 }
 
 func TestNewerVersionIsRefused(t *testing.T) {
-	_, err := DecodeEntry([]byte{Version + 1})
+	_, err := DecodeEntry([]byte{VersionMerge + 1})
 	require.ErrorContains(t, err, "upgrade this node")
 }
 
