@@ -24,6 +24,7 @@ const (
 	Lease   Kind = "lease"   // a lease came to Other, or to Node by election
 	Replica Kind = "replica" // a range's replicas changed
 	Split   Kind = "split"   // a range was divided
+	Merge   Kind = "merge"   // a range took in the one that followed it
 	Hot     Kind = "hot"     // a load that no split divides
 	Node    Kind = "node"    // a node started, or what it takes part in changed
 	Diary   Kind = "diary"   // events are missing

@@ -32,6 +32,10 @@ func (r *Replica) admin(ctx context.Context, req kv.Request) (kv.Response, error
 	switch req := req.(type) {
 	case *kv.AdminSplitRequest:
 		return r.cfg.Admin.Split(ctx, r, req)
+	case *kv.AdminMergeRequest:
+		return r.cfg.Admin.Merge(ctx, r, req)
+	case *kv.AbandonMergeRequest:
+		return r.cfg.Admin.AbandonMerge(ctx, r, req)
 	case *kv.AdminTransferLeaseRequest:
 		return &kv.AdminTransferLeaseResponse{}, r.cfg.Admin.TransferLease(ctx, r, req)
 	case *kv.AdminChangeReplicasRequest:

@@ -29,6 +29,7 @@ type Replica struct {
 
 	mu        sync.Mutex // guards what follows, and changes of tenure
 	closed    bool
+	frozen    bool // for a merge (S20): no tenure begins
 	inherited *SplitState
 	served    hlc.Timestamp // the newest timestamp that earlier tenures of this node served
 	lostTerm  uint64        // terms up to it never serve again
@@ -109,7 +110,7 @@ func (r *Replica) Close() {
 func (r *Replica) OnLease(term uint64, lowWater hlc.Timestamp) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old := r.tenure.Load(); r.closed || term <= r.lostTerm || (old != nil && term <= old.term) {
+	if old := r.tenure.Load(); r.closed || r.frozen || term <= r.lostTerm || (old != nil && term <= old.term) {
 		return
 	}
 	r.endTenureLocked()

@@ -437,17 +437,48 @@ func TestHostileBatches(t *testing.T) {
 	})
 }
 
+// The outcome of one piece of a batch says nothing of the others, which have the same ID (S12, S20).
+func TestOutcomeOfAnotherPiece(t *testing.T) {
+	ba := func(pieces ...uint64) *kv.BatchRequest {
+		return &kv.BatchRequest{Header: kv.Header{Pieces: pieces}, Requests: []kv.Request{&kv.IncrementRequest{}}}
+	}
+	br := &kv.BatchResponse{Responses: []kv.Response{&kv.IncrementResponse{NewValue: 7}}}
+	for _, c := range []struct {
+		applied, asked *kv.BatchRequest
+		known          bool
+	}{
+		{ba(), ba(), true}, {ba(), ba(1), true}, {ba(), ba(1, 2), true}, // the whole was applied
+		{ba(1), ba(1), true}, {ba(1), ba(1, 2), true}, {ba(3, 1), ba(3, 1), true},
+		{ba(1), ba(2), false}, {ba(1), ba(), false}, {ba(3, 1), ba(3, 2), false}, {ba(3, 1), ba(3), false},
+	} {
+		got, whole, err := decodeOutcome(c.asked, encodeOutcome(c.applied, br))
+		if !c.known {
+			require.ErrorIs(t, err, errOtherPiece)
+			continue
+		}
+		require.NoError(t, err)
+		require.True(t, whole)
+		require.Equal(t, br.Responses, got.Responses)
+	}
+}
+
 func FuzzDecodeOutcome(f *testing.F) {
 	ba := &kv.BatchRequest{Requests: []kv.Request{&kv.PutRequest{}, &kv.IncrementRequest{}, &kv.DeleteRangeRequest{}, &kv.EndTxnRequest{}}}
 	ba.Txn = &kv.Txn{}
 	br := &kv.BatchResponse{Txn: &kv.Txn{Status: kv.TxnCommitted}, Responses: []kv.Response{&kv.PutResponse{}, &kv.IncrementResponse{NewValue: 7},
 		&kv.DeleteRangeResponse{Deleted: 3}, &kv.EndTxnResponse{OnePhase: true}}}
 	f.Add(encodeOutcome(ba, br))
+	ba.Pieces = []uint64{1, 2}
+	f.Add(encodeOutcome(ba, br))
 	f.Add([]byte{outcomeVersion})
 	f.Fuzz(func(t *testing.T, in []byte) {
 		got, whole, err := decodeOutcome(ba, in)
-		if err != nil || !whole {
+		if err != nil || !whole || in[1]&outcomeTxn == 0 { // nobody writes one without a transaction for this batch
 			return
+		}
+		if in[1]&outcomePiece == 0 {
+			defer func(p []uint64) { ba.Pieces = p }(ba.Pieces)
+			ba.Pieces = nil
 		}
 		again, whole, err := decodeOutcome(ba, encodeOutcome(ba, got))
 		require.NoError(t, err)

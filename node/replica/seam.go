@@ -61,6 +61,8 @@ type Group interface {
 // it. Requests of one range may come concurrently.
 type Admin interface {
 	Split(ctx context.Context, r *Replica, req *kv.AdminSplitRequest) (*kv.AdminSplitResponse, error)
+	Merge(ctx context.Context, r *Replica, req *kv.AdminMergeRequest) (*kv.AdminMergeResponse, error)
+	AbandonMerge(ctx context.Context, r *Replica, req *kv.AbandonMergeRequest) (*kv.AbandonMergeResponse, error)
 	TransferLease(ctx context.Context, r *Replica, req *kv.AdminTransferLeaseRequest) error
 	ChangeReplicas(ctx context.Context, r *Replica, req *kv.AdminChangeReplicasRequest) (*kv.RangeDescriptor, error)
 	Checksum(ctx context.Context, r *Replica, req *kv.ChecksumRequest) (*kv.ChecksumResponse, error)
@@ -119,4 +121,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) { return newMetrics
 //	OnSplit(left, right)        the split was applied: the left replica takes its new bounds. The
 //	                            returned SplitState belongs to the right replica's
 //	                            InheritSplit, on the node where it is made.
+//	OnFrozen(), OnUnfrozen()    S20: the range waits to be merged into its left neighbour, or
+//	                            does not any more.
+//	OnMerge(merged, right)      the range took in its right neighbour; see merge.go.
 //	Close()                     the replica was removed, or the node stops.

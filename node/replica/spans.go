@@ -115,7 +115,8 @@ func (s *shape) request(ba *kv.BatchRequest, req kv.Request, desc *kv.RangeDescr
 	case *kv.QueryTxnRequest:
 		s.query = r
 		s.latchRecord(r.Key, r.ID, concurrency.Shared)
-	case *kv.AdminSplitRequest, *kv.AdminTransferLeaseRequest, *kv.AdminChangeReplicasRequest, *kv.LeaseInfoRequest, *kv.ChecksumRequest:
+	case *kv.AdminSplitRequest, *kv.AdminMergeRequest, *kv.AbandonMergeRequest, *kv.AdminTransferLeaseRequest, *kv.AdminChangeReplicasRequest,
+		*kv.LeaseInfoRequest, *kv.ChecksumRequest:
 		s.admin = true
 	default:
 		return &kv.InvalidRequestError{Detail: fmt.Sprintf("unknown request %T", req)}

@@ -43,10 +43,16 @@ func proposeError(err error) error {
 
 // Split implements replica.Admin.
 func (s *Store) Split(ctx context.Context, rr *replica.Replica, req *kv.AdminSplitRequest) (*kv.AdminSplitResponse, error) {
-	return s.splitAt(ctx, rr, req, "it was asked for")
+	// Who asks for a boundary keeps it, unless the request says otherwise.
+	return s.splitPinned(ctx, rr, req, "it was asked for", !req.MayMerge)
 }
 
+// splitAt makes a boundary that a merge may take away again.
 func (s *Store) splitAt(ctx context.Context, rr *replica.Replica, req *kv.AdminSplitRequest, why string) (*kv.AdminSplitResponse, error) {
+	return s.splitPinned(ctx, rr, req, why, false)
+}
+
+func (s *Store) splitPinned(ctx context.Context, rr *replica.Replica, req *kv.AdminSplitRequest, why string, pinned bool) (*kv.AdminSplitResponse, error) {
 	r, err := s.led(rr)
 	if err != nil {
 		return nil, err
@@ -56,6 +62,11 @@ func (s *Store) splitAt(ctx context.Context, rr *replica.Replica, req *kv.AdminS
 	desc := rr.Desc()
 	switch {
 	case req.SplitKey.Equal(desc.Start):
+		if pinned && !desc.Pinned {
+			if desc, err = s.pin(ctx, r); err != nil {
+				return nil, err
+			}
+		}
 		return &kv.AdminSplitResponse{Left: desc.Clone(), Right: desc.Clone()}, nil
 	case !desc.Contains(req.SplitKey):
 		return nil, &kv.RangeKeyMismatchError{Span: keys.Span{Key: req.SplitKey}, Descs: []kv.RangeDescriptor{desc.Clone()}}
@@ -69,7 +80,7 @@ func (s *Store) splitAt(ctx context.Context, rr *replica.Replica, req *kv.AdminS
 	if err != nil {
 		return nil, fmt.Errorf("store: allocating a range ID: %w", err)
 	}
-	left, right, err := s.split(ctx, r, rr, req.SplitKey, keys.RangeID(id))
+	left, right, err := s.split(ctx, r, rr, req.SplitKey, keys.RangeID(id), pinned)
 	if err != nil {
 		return nil, proposeError(err)
 	}
@@ -87,7 +98,7 @@ func (s *Store) splitAt(ctx context.Context, rr *replica.Replica, req *kv.AdminS
 }
 
 // split replicates the split itself.
-func (s *Store) split(ctx context.Context, r *rep, rr *replica.Replica, at keys.Key, id keys.RangeID) (left, right *kv.RangeDescriptor, err error) {
+func (s *Store) split(ctx context.Context, r *rep, rr *replica.Replica, at keys.Key, id keys.RangeID, pinned bool) (left, right *kv.RangeDescriptor, err error) {
 	frozen, err := rr.Freeze(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -101,6 +112,7 @@ func (s *Store) split(ctx context.Context, r *rep, rr *replica.Replica, at keys.
 		return nil, nil, fmt.Errorf("%w: a replica change of range %d is under way", replica.ErrRejected, r.rangeID)
 	}
 	l.End, l.Generation = at.Clone(), l.Generation+1
+	rt.Pinned = pinned
 	rt.RangeID, rt.Start, rt.Generation = id, at.Clone(), rt.Generation+1
 	rt.Replicas = nil
 	for i, rd := range l.Replicas {
@@ -118,9 +130,11 @@ func (s *Store) split(ctx context.Context, r *rep, rr *replica.Replica, at keys.
 
 func newID() raftcmd.ID { return raftcmd.ID(uuid.New()) }
 
-// command returns a command of the store's own, to be proposed once.
+// command returns a command of the store's own, to be proposed once. It has no ID: what keeps it from
+// being applied twice is the descriptor's generation, and a horizon in the future, which a merge
+// leaves for a moment (S12, S20), must not stop it.
 func (s *Store) command(term uint64) *raftcmd.Command {
-	return &raftcmd.Command{ID: newID(), Birth: s.cfg.Clock.Now().WallNanos, Term: term, Proposer: s.cfg.Node}
+	return &raftcmd.Command{Term: term, Proposer: s.cfg.Node}
 }
 
 // sameMembers reports whether a raft configuration and a descriptor name the same replicas.
@@ -187,7 +201,12 @@ func (s *Store) TransferLease(ctx context.Context, rr *replica.Replica, req *kv.
 	if err != nil {
 		return err
 	}
-	r.admin.Lock()
+	if req.Target == s.cfg.Node {
+		return nil // also while a merge asks for it, which has the lock
+	}
+	if err := r.admin.LockContext(ctx); err != nil {
+		return err
+	}
 	defer r.admin.Unlock()
 	return s.transfer(ctx, r, req.Target, "it was asked to")
 }
@@ -197,6 +216,9 @@ func (s *Store) TransferLease(ctx context.Context, rr *replica.Replica, req *kv.
 func (s *Store) transfer(ctx context.Context, r *rep, target keys.NodeID, why string) error {
 	if target == s.cfg.Node {
 		return nil
+	}
+	if f := r.frozen.Load(); f != nil && !r.distrusted.Load() {
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("range %d is being merged into range %d: its lease stays where it is; try again", r.rangeID, f.Left)}
 	}
 	rd, ok := r.desc().Replica(target)
 	if !ok || rd.Type != kv.Voter || rd.Quarantine != kv.Trusted {

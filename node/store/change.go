@@ -117,6 +117,10 @@ func (s *Store) followConfig(ctx context.Context, r *rep) error {
 func (s *Store) reconfigure(ctx context.Context, r *rep, kind group.Change, id raft.ServerID) error {
 	ctx, cancel := context.WithTimeout(ctx, changeWait)
 	defer cancel()
+	if f := r.frozen.Load(); f != nil {
+		// REQUIRES: S20. Every replica that applied the freeze must be there when the merge is applied.
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("range %d is being merged into range %d: its replicas stay; try again", r.rangeID, f.Left)}
+	}
 	g := r.group.Load()
 	if err := g.ChangeConfig(ctx, kind, id, g.State().ConfigIndex); err != nil {
 		return fmt.Errorf("store: range %d: membership change of %s: %w", r.rangeID, id, err)

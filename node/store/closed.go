@@ -93,8 +93,8 @@ func (r *rep) closedState() replica.ClosedState {
 		return replica.ClosedState{}
 	}
 	instance := g.Raft() // another one after each snapshot
-	if instance == nil {
-		return replica.ClosedState{}
+	if instance == nil || g.Merged() {
+		return replica.ClosedState{} // its keys are another range's, with a threshold of its own (S20)
 	}
 	applied := g.AppliedIndex()
 	if r.s.cfg.PlantEarlyFollowers {

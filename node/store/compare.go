@@ -155,7 +155,9 @@ func (s *Store) survey(ctx context.Context, r *rep) (*survey, error) {
 	}
 	v := &survey{desc: r.desc().Clone(), sums: map[keys.ReplicaID][32]byte{}}
 	cmd := s.command(term)
-	cmd.Digest = true
+	cmd.ID, cmd.Digest = newID(), true
+	_, _, horizon := r.LookupCommand(cmd.ID)
+	cmd.Birth = max(s.cfg.Clock.Now().WallNanos, horizon+1) // a merge leaves it in the future for a moment (S20)
 	if _, err := r.Propose(ctx, cmd); err != nil {
 		return nil, proposeError(err)
 	}

@@ -49,6 +49,12 @@ type Config struct {
 	Cores float64
 	// MaxRangeBytes is the size at which a range is split. Default 512 MiB.
 	MaxRangeBytes int64
+	// NoMerges keeps ranges from being merged by themselves. MergeAfter is how long two neighbours
+	// must have been small, quiet and unchanged before they are; default 5 minutes. MergeEvery is how
+	// long a node waits between two merges; default 1 s.
+	NoMerges   bool
+	MergeAfter time.Duration
+	MergeEvery time.Duration
 	// GCTTL is how long old versions are kept. Default 10 minutes.
 	GCTTL time.Duration
 	// PileupAge is how old a version must be to be collected early; PileupVersions from how
@@ -107,6 +113,8 @@ func (c *Config) ensureDefaults() {
 	def(&c.MaxRangeBytes, 512<<20)
 	def(&c.MaxRangeBatches, 10_000)
 	def(&c.Cores, float64(runtime.GOMAXPROCS(0)))
+	def(&c.MergeAfter, 5*time.Minute)
+	def(&c.MergeEvery, time.Second)
 	def(&c.GCTTL, 10*time.Minute)
 	def(&c.PileupAge, 15*time.Second)
 	def(&c.PileupVersions, 64)
@@ -155,6 +163,9 @@ func (c *Config) validate() error {
 	}
 	if c.MaxRangeBytes < 1<<20 {
 		errs = append(errs, fmt.Errorf("store: MaxRangeBytes is %d, the minimum is %d", c.MaxRangeBytes, 1<<20))
+	}
+	if c.MergeAfter < time.Second || c.MergeEvery < 0 {
+		errs = append(errs, fmt.Errorf("store: MergeAfter is %s and MergeEvery %s, the minimum is 1s, and 0", c.MergeAfter, c.MergeEvery))
 	}
 	if c.CompareEvery < time.Second {
 		errs = append(errs, fmt.Errorf("store: CompareEvery is %s, the minimum is 1s", c.CompareEvery))

@@ -44,6 +44,12 @@ func (s *Store) recordSplit(left, right *kv.RangeDescriptor, why string) {
 		What: fmt.Sprintf("range %d begins at %s", right.RangeID, right.Start.Pretty())})
 }
 
+// recordMerge writes down a merge that was made.
+func (s *Store) recordMerge(merged *kv.RangeDescriptor, right keys.RangeID, at keys.Key, why string) {
+	s.record(events.Event{Kind: events.Merge, RangeID: merged.RangeID, Cause: why,
+		What: fmt.Sprintf("range %d, which began at %s, is part of it", right, at.Pretty())})
+}
+
 // recordHotSpot writes down a load that no split divides.
 func (s *Store) recordHotSpot(id keys.RangeID, what, why string) {
 	s.record(events.Event{Kind: events.Hot, RangeID: id, What: what, Cause: why})

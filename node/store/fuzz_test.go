@@ -7,6 +7,7 @@ import (
 
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/replica/raftcmd"
 )
 
 func FuzzDecode(f *testing.F) {
@@ -15,6 +16,7 @@ func FuzzDecode(f *testing.F) {
 	whole := status{said: true, counted: true, replicas: 3, leases: 2, receiving: 1, diskUsed: 5 << 30, diskFree: 7 << 30}
 	f.Add(whole.encode())
 	f.Add(encodeLowest(9))
+	f.Add(encodeFrozenMsg(3, 4, &raftcmd.FreezeTrigger{Attempt: raftcmd.ID{1}, Left: 2, LeftStart: keys.Key("a"), LeftGeneration: 5, Generation: 6}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if id, d, err := decodeReplicaMsg(b); err == nil {
 			again, d2, err := decodeReplicaMsg(encodeReplicaMsg(id, d))
@@ -24,6 +26,13 @@ func FuzzDecode(f *testing.F) {
 		}
 		if st := decodeStatus(b); st.counted {
 			require.Equal(t, st, decodeStatus(st.encode()))
+		}
+		if id, rep, t1, err := decodeFrozenMsg(b); err == nil {
+			id2, rep2, t2, err := decodeFrozenMsg(encodeFrozenMsg(id, rep, t1))
+			require.NoError(t, err)
+			require.Equal(t, id, id2)
+			require.Equal(t, rep, rep2)
+			require.Equal(t, t1, t2)
 		}
 		if id, err := decodeLowest(b); err == nil {
 			require.Equal(t, b, encodeLowest(id))

@@ -85,7 +85,7 @@ const busyAgain = 20 * time.Millisecond
 // of a log that waits for a flush, and whether the range waits for a worker.
 func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, planned map[keys.RangeID]due) (logBytes int64, waits bool) {
 	g := r.group.Load()
-	if g == nil {
+	if g == nil || r.mergedAway.Load() {
 		return 0, false
 	}
 	bytes, worth := g.Truncatable()
@@ -201,12 +201,16 @@ func (s *Store) jobs(r *rep, now time.Time, planned map[keys.RangeID]due) []job 
 	if r.distrusted.Load() {
 		return []job{{"move the lease", s.moveLease}} // all else would rest on what it holds
 	}
+	if r.frozen.Load() != nil {
+		return s.frozenJobs(r, now) // nothing else may change it (S20)
+	}
 	var jobs []job
 	jobs = append(jobs, s.watchQuarantine(r, d, now)...)
 	if r.q.ledTerm != term {
 		r.q.ledTerm = term
 		r.q.lastEnsure = now
-		r.metaGen.Store(0) // whoever led before may have left the record behind
+		r.q.coldSince = time.Time{} // what it served before is not known
+		r.metaGen.Store(0)          // whoever led before may have left the record behind
 	}
 	if r.metaGen.Load() < d.Generation || !r.followed(d) {
 		jobs = append(jobs, job{"meta record", s.fixMeta})
@@ -227,6 +231,7 @@ func (s *Store) jobs(r *rep, now time.Time, planned map[keys.RangeID]due) []job 
 		r.q.lastLoad = now
 		jobs = append(jobs, job{"split by load", s.splitByLoad})
 	}
+	jobs = append(jobs, s.mergeJobs(r, d, now)...)
 	return append(jobs, s.gcJobs(r, now, commands)...)
 }
 
@@ -351,6 +356,9 @@ func (s *Store) checkMembership(ctx context.Context, r *rep) error {
 	ctx, cancel := context.WithTimeout(ctx, metaTimeout)
 	defer cancel()
 	now, err := s.lookup(ctx, d.Start)
+	if err == nil && s.mergedSince(d, now) && !r.hasLeader() {
+		return s.dropLeftOver(r)
+	}
 	if err != nil || now.RangeID != d.RangeID || now.Generation < d.Generation {
 		return err
 	}

@@ -22,6 +22,7 @@ func (s *Store) handle() {
 	n.Handle(raftnet.MethodReplicaRemove, s.onReplicaRemove)
 	n.Handle(raftnet.MethodReplicaDigest, s.onDigest)
 	n.Handle(raftnet.MethodReplicaQuarantine, s.onQuarantine)
+	n.Handle(raftnet.MethodReplicaFrozen, s.onFrozen)
 	n.Handle(raftnet.MethodKVRangeLookup, s.onMetaDesc)
 	n.Handle(raftnet.MethodStatus, s.onStatus)
 	n.Handle(raftnet.MethodReplicaClosed, s.onClosed)
@@ -69,8 +70,38 @@ func (s *Store) writeMeta(ctx context.Context, desc *kv.RangeDescriptor) error {
 		s.metrics.metaWrites.Inc()
 		break
 	}
+	if err := s.dropInnerMeta(ctx, desc); err != nil {
+		return err
+	}
 	if r != nil {
 		r.metaGen.Store(desc.Generation)
+	}
+	return nil
+}
+
+// maxInnerMeta is how many records are looked at inside a range: one merge leaves one.
+const maxInnerMeta = 64
+
+// dropInnerMeta removes the records of ranges that end inside desc and are older: the left side of a
+// merge had its record where its right neighbour began (S20, S29). What is younger was split off since.
+func (s *Store) dropInnerMeta(ctx context.Context, desc *kv.RangeDescriptor) error {
+	span := keys.Span{Key: keys.Meta(desc.Start).Next(), EndKey: keys.Meta(desc.End)}
+	got, err := sendOne[*kv.ScanResponse](ctx, &s.sender, &kv.ScanRequest{Span: span, MaxKeys: maxInnerMeta})
+	if err != nil {
+		return err
+	}
+	for _, row := range got.Rows {
+		have, err := kv.DecodeRangeDescriptor(row.Value)
+		if err != nil {
+			return fmt.Errorf("store: meta record %s: %w", row.Key, err)
+		}
+		if have.Generation >= desc.Generation {
+			continue
+		}
+		if _, err := sendOne[*kv.PutResponse](ctx, &s.sender, &kv.PutRequest{Key: row.Key, Delete: true,
+			Cond: kv.Condition{Check: true, Seen: row.Version}}); err != nil {
+			return err // it was changed meanwhile: whoever did has newer news, and the next try sees
+		}
 	}
 	return nil
 }

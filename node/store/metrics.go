@@ -14,6 +14,7 @@ type metrics struct {
 	splits, removals, changes, transfers, repairs, metaWrites, truncations, flushes, failures prometheus.Counter
 	collected, pileups, orphans, snapshotBytes, mismatches                                    prometheus.Counter
 	comparisons, digestBytes, quarantines, loadSplits, hotSpots                               prometheus.Counter
+	merges, mergesBegun, mergesAbandoned                                                      prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
@@ -27,6 +28,9 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "atoll", Subsystem: "store", Name: name, Help: help}, f))
 	}
 	m.splits = c("splits_total", "Splits applied on this node.")
+	m.merges = c("merges_total", "Merges of two ranges applied on this node.")
+	m.mergesBegun = c("merges_begun_total", "Merges that this node began as leaseholder of both ranges.")
+	m.mergesAbandoned = c("merges_abandoned_total", "Merges that were begun and given up: the right side serves again.")
 	m.removals = c("replica_removals_total", "Replicas removed from this node.")
 	m.changes = c("membership_changes_total", "Membership changes made by this node as leaseholder.")
 	m.transfers = c("lease_transfers_total", "Leases that this node handed over.")
@@ -82,6 +86,15 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 		func() float64 { return s.staleness(true).Seconds() })
 	g("closed_timestamp_lag_seconds", "How far behind this node's clock its replicas without the lease can answer at worst, of all other ranges.",
 		func() float64 { return s.staleness(false).Seconds() })
+	g("frozen_ranges", "Replicas on this node whose range waits to be merged into its left neighbour.", func() float64 {
+		n := 0
+		for _, r := range s.all() {
+			if r.frozen.Load() != nil && !r.mergedAway.Load() {
+				n++
+			}
+		}
+		return float64(n)
+	})
 	g("disk_full", "1 while the disk's reserve is touched.", func() float64 {
 		if s.full.Load() {
 			return 1

@@ -214,7 +214,7 @@ func (s *Store) rangesView(v *allocator.View, rules *ruleSet, now time.Time, bus
 	receiving := map[allocator.NodeID]int{}
 	for _, r := range s.all() {
 		d := r.desc()
-		if d == nil || r.busy.Load() && !busy || r.distrusted.Load() {
+		if d == nil || r.busy.Load() && !busy || r.distrusted.Load() || r.frozen.Load() != nil {
 			continue
 		}
 		if _, ok := r.leads(); !ok {

@@ -57,11 +57,22 @@ type rep struct {
 		oneRuleMap   *policies.Map       // spansPolicies found no boundary of this map
 		oneRuleDesc  *kv.RangeDescriptor // in this range
 
+		coldSince      time.Time // the range has been quiet, and of one generation, since then
+		coldGeneration int64
+		lastMerge      time.Time // a merge with the next range was thought about
+		lastFreeze     time.Time // a freeze that is left over was looked at
+
 		lastQuarantine time.Time
 		complained     time.Time // that a quarantined replica is not replaced; or there was none
 	}
 	recordedTerm atomic.Uint64 // whose lease recordLease has written down
 	leaseSince   atomic.Int64  // when that was, Unix nanoseconds
+
+	// frozen is set while the range waits to be merged into its left neighbour (S20); merging while
+	// this node is about it; mergedAway once that was applied, until the replica is removed.
+	frozen     atomic.Pointer[raftcmd.FreezeTrigger]
+	merging    atomic.Bool
+	mergedAway atomic.Bool
 
 	busy     atomic.Bool        // a queue works on it
 	troubles map[string]trouble // by the kind of work; whoever is busy with the range owns it
@@ -72,6 +83,7 @@ type rep struct {
 	size       atomic.Int64 // as last measured
 	load       load
 	hotSaid    time.Time    // when a hot spot was mentioned; whoever is busy with the range owns it
+	leaseAsked time.Time    // when the next range's lease was asked for; as hotSaid
 	metaGen    atomic.Int64 // generation that the meta record is known to have
 	follows    closedReads  // what it may serve without the lease (S24)
 	gone       sync.Map     // keys.ReplicaID: members that their node has removed for good (S18)
@@ -181,6 +193,10 @@ func (r *rep) initialize(st *group.State) {
 	}
 	rr.InheritSplit(r.inherited)
 	r.inherited = nil
+	if st.Frozen != nil {
+		r.frozen.Store(st.Frozen)
+		rr.OnFrozen()
+	}
 	r.replica.Store(rr)
 }
 

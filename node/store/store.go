@@ -61,6 +61,9 @@ type Store struct {
 		n     int
 	}
 	shedding atomic.Bool
+	starts   starts
+	merging  atomic.Bool  // a merge by itself is under way
+	mergedAt atomic.Int64 // when the last one ended, Unix nanoseconds
 
 	asking   atomic.Bool
 	fresh    atomic.Bool             // seen is new
@@ -143,11 +146,22 @@ func (s *Store) recover() error {
 			}
 			continue
 		}
+		if _, merged, err := group.MergedInto(s.state, r.rangeID); err != nil {
+			return err
+		} else if merged {
+			if err := s.forgetMerged(r.rangeID, r.replica); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := s.recoverSplits(r.rangeID, &recs, have); err != nil {
 			return err
 		}
 	}
 	if recs, err = listRecords(s.log); err != nil {
+		return err
+	}
+	if err := s.frozenFirst(recs); err != nil {
 		return err
 	}
 	for _, r := range recs {
@@ -335,7 +349,7 @@ func (s *Store) all() []*rep {
 func (s *Store) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchResponse, error) {
 	r := s.get(ba.RangeID)
 	if r == nil {
-		return nil, &kv.RangeNotFoundError{RangeID: ba.RangeID, Node: s.cfg.Node}
+		return nil, s.notHere(ba)
 	}
 	rr := r.replica.Load()
 	if rr == nil {
@@ -344,6 +358,12 @@ func (s *Store) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRespons
 	br, err := rr.Send(ctx, ba)
 	if err == nil {
 		r.load.count(ba, s.cfg.Node)
+	}
+	if err != nil && r.mergedAway.Load() {
+		var out *kv.NotLeaseholderError
+		if errors.As(err, &out) {
+			return nil, s.notHere(ba)
+		}
 	}
 	var mismatch *kv.RangeKeyMismatchError
 	if errors.As(err, &mismatch) {
@@ -360,7 +380,7 @@ func (s *Store) overlapping(span keys.Span, descs []kv.RangeDescriptor) []kv.Ran
 	out := append([]kv.RangeDescriptor(nil), descs...)
 	for _, r := range s.all() {
 		d := r.desc()
-		if d == nil || !(keys.Span{Key: d.Start, EndKey: d.End}).Overlaps(span) {
+		if d == nil || r.mergedAway.Load() || !(keys.Span{Key: d.Start, EndKey: d.End}).Overlaps(span) {
 			continue
 		}
 		known := false

@@ -102,9 +102,11 @@ func (s *Store) ReplicaFor(to raft.ServerID, desc *kv.RangeDescriptor) (*group.G
 func (s *Store) overlap(desc *kv.RangeDescriptor) error {
 	span := keys.Span{Key: desc.Start, EndKey: desc.End}
 	for _, r := range s.all() {
-		if d := r.desc(); d != nil && d.RangeID != desc.RangeID && span.Overlaps(keys.Span{Key: d.Start, EndKey: d.End}) {
-			return fmt.Errorf("store: node %d holds %s, which overlaps %s: it has not applied a split yet; try again", s.cfg.Node, d, desc)
+		d := r.desc()
+		if d == nil || d.RangeID == desc.RangeID || !span.Overlaps(keys.Span{Key: d.Start, EndKey: d.End}) || r.mergedAway.Load() || r.mergedInto(desc) {
+			continue
 		}
+		return fmt.Errorf("store: node %d holds %s, which overlaps %s: it has not applied a split or merge yet; try again", s.cfg.Node, d, desc)
 	}
 	return nil
 }

@@ -492,6 +492,61 @@ func TestLostAnswers(t *testing.T) {
 	})
 }
 
+// The pieces of a batch may meet in one range, which has taken in that of the other since the batch was
+// cut: it must not take one for a retry of the other (S12, S20).
+func TestPiecesMeetInAMergedRange(t *testing.T) {
+	bubble(t, []string{"k5"}, func(t *testing.T, c *cluster, d *DistSender) {
+		_, err := send(d, get("k1"), get("k7"))
+		require.NoError(t, err)
+		c.mu.Lock()
+		left, right := c.ranges[1], c.ranges[2]
+		left.desc.End, left.desc.Generation = right.desc.End, 2
+		c.ranges = c.ranges[:2]
+		delete(c.data, string(keys.Meta(keys.Key("k5"))))
+		c.data[string(keys.Meta(keys.MaxKey))] = kv.EncodeRangeDescriptor(nil, &left.desc)
+		c.mu.Unlock()
+		_, err = send(d, put("k1", "1"), put("k7", "2"))
+		require.NoError(t, err)
+		require.Equal(t, 2, c.applied)
+		require.Equal(t, "2", string(c.data["k7"]))
+	})
+}
+
+// A piece of a batch that may have been applied as a whole keeps its ID, and is told from the others.
+func TestPiecesOfAWholeThatMayBeApplied(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, c *cluster, d *DistSender) {
+		c.rangeOf("k1").leaseholder = 2
+		_, err := send(d, get("k1"))
+		require.NoError(t, err)
+		var mu sync.Mutex
+		var seen []*kv.BatchRequest
+		c.onCall = func(_ keys.NodeID, ba *kv.BatchRequest) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if !ba.IsWrite() {
+				return nil
+			}
+			if seen = append(seen, ba); len(seen) == 1 {
+				c.split("k5", true)
+				return errors.New("connection lost")
+			}
+			return nil
+		}
+		_, err = send(d, put("k1", "1"), put("k7", "2"))
+		require.NoError(t, err)
+		require.Equal(t, 2, c.applied)
+		names := map[uint64]bool{}
+		for _, ba := range seen[1:] {
+			require.Equal(t, seen[0].CommandID, ba.CommandID)
+			if len(ba.Requests) == 1 && len(ba.Pieces) == 1 {
+				names[ba.Pieces[0]] = true
+			}
+		}
+		require.Empty(t, seen[0].Pieces)
+		require.Len(t, names, 2)
+	})
+}
+
 func TestNoLeaseholder(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, c *cluster, d *DistSender) {
 		c.rangeOf("a").leaseholder = 0

@@ -26,6 +26,14 @@ type Events interface {
 	DescriptorApplied(desc kv.RangeDescriptor)
 	// GCThresholdApplied: versions at or below ts may be gone (S25).
 	GCThresholdApplied(ts hlc.Timestamp)
+	// FrozenApplied: the range was frozen for a merge, or (nil) is not frozen (S20).
+	FrozenApplied(t *raftcmd.FreezeTrigger)
+	// Absorb returns this node's replica of a range that is about to be merged into this one. Unlike
+	// the others it is called before the state is written.
+	Absorb(right keys.RangeID) (*Absorbed, error)
+	// MergeApplied: the range took its right neighbour in, whose log and record here may go once
+	// the state engine is flushed (S16).
+	MergeApplied(merge raftcmd.MergeTrigger, gc hlc.Timestamp)
 	// DigestRequested: the replica's state at pos is to be compared under id (S23). The
 	// receiver closes snap.
 	DigestRequested(id raftcmd.ID, pos Position, snap *storage.Snapshot)
@@ -51,6 +59,8 @@ type fsm struct {
 	st  State
 	ids *appliedIDs
 	bad error // the state engine failed: nothing is applied any more
+	// merged: another range took this one in, and its state is gone (S20): nothing is applied any more.
+	merged bool
 }
 
 var (
@@ -58,8 +68,14 @@ var (
 	_ raft.ConfigurationStore = (*fsm)(nil)
 )
 
-// load reads what the state engine holds, at open and after a snapshot.
+// load reads what the state engine holds, at open.
 func (f *fsm) load(r storage.Reader, id keys.RangeID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.loadLocked(r, id)
+}
+
+func (f *fsm) loadLocked(r storage.Reader, id keys.RangeID) error {
 	st, err := LoadState(r, id)
 	if err != nil {
 		return err
@@ -68,8 +84,6 @@ func (f *fsm) load(r storage.Reader, id keys.RangeID) error {
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.st, f.ids = st, ids
 	f.appliedTerm.Store(st.Applied.Term)
 	f.appliedIndex.Store(st.Applied.Index)
@@ -131,6 +145,11 @@ func (f *fsm) applySegment(logs []*raft.Log, responses []any) int {
 	defer b.Close()
 	a := application{f: f, b: b}
 	f.mu.Lock()
+	if f.merged {
+		f.mu.Unlock()
+		clear(responses)
+		return len(logs)
+	}
 	n := 0
 	for n < len(logs) && len(a.digests) == 0 && f.bad == nil {
 		l := logs[n]
@@ -153,6 +172,7 @@ func (f *fsm) applySegment(logs []*raft.Log, responses []any) int {
 			f.fail(err)
 		}
 	}
+	release(a.absorbed, f.bad == nil)
 	if f.bad != nil {
 		// Nobody may believe that anything was applied.
 		clear(responses)
@@ -184,6 +204,8 @@ type application struct {
 	birth   int64      // newest of applied's
 	events  []func(Events, hlc.Timestamp)
 	digests []raftcmd.ID
+	// absorbed are replicas whose ranges are merged into this one by the batch.
+	absorbed []*Absorbed
 }
 
 func (a *application) entry(l *raft.Log) (any, error) {
@@ -255,6 +277,9 @@ func (f *fsm) reject(c *raftcmd.Command, term uint64) string {
 		!c.ChangeDesc.End.Equal(f.st.Desc.End)):
 		return fmt.Sprintf("replica change to %s, the range is %s", c.ChangeDesc, &f.st.Desc)
 	}
+	if why := f.rejectMerge(c); why != "" {
+		return why
+	}
 	if len(c.Batch) > 0 {
 		if err := storage.CheckRepr(c.Batch); err != nil {
 			return err.Error()
@@ -288,8 +313,15 @@ func (a *application) command(c *raftcmd.Command) error {
 	if c.Digest {
 		a.digests = append(a.digests, c.ID)
 	}
-	if c.Split != nil {
+	switch {
+	case c.Split != nil:
 		return a.split(c.Split)
+	case c.Freeze != nil:
+		return a.freeze(c.Freeze)
+	case c.Unfreeze != nil:
+		return a.unfreeze()
+	case c.Merge != nil:
+		return a.merge(c.Merge)
 	}
 	return nil
 }

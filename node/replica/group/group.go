@@ -291,7 +291,7 @@ func (g *Group) Lease() replica.LeaseStatus {
 
 // Propose implements replica.Group.
 func (g *Group) Propose(ctx context.Context, cmd *raftcmd.Command) (replica.Result, error) {
-	out, err := g.prop.propose(ctx, cmd.Encode())
+	out, err := g.prop.propose(ctx, cmd.Encode(), cmd.EntryVersion())
 	return replica.Result{Index: out.index, Duplicate: out.duplicate}, err
 }
 

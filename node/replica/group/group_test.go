@@ -98,6 +98,14 @@ func (n *testNode) ReplicaFor(to raft.ServerID, _ *kv.RangeDescriptor) (*Group, 
 	return n.g, nil
 }
 
+func (n *testNode) Swallowed(*kv.RangeDescriptor) ([]*Group, error)       { return nil, nil }
+func (n *testNode) SnapshotSwallowed(*kv.RangeDescriptor, []keys.RangeID) {}
+func (n *testNode) FrozenApplied(*raftcmd.FreezeTrigger)                  {}
+func (n *testNode) MergeApplied(raftcmd.MergeTrigger, hlc.Timestamp)      {}
+func (n *testNode) Absorb(right keys.RangeID) (*Absorbed, error) {
+	return nil, fmt.Errorf("no replica of range %d", right)
+}
+
 func (n *testNode) open() {
 	addr := raft.ServerAddress(ServerID(n.id, keys.ReplicaID(n.id)))
 	_, n.trans = raft.NewInmemTransportWithTimeout(addr, 300*time.Millisecond)

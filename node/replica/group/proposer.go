@@ -38,6 +38,7 @@ type outcome struct {
 // proposal is one command on its way.
 type proposal struct {
 	enc  []byte
+	ver  byte          // that the entry must have
 	done chan struct{} // closed when out and err are set
 	out  outcome
 	err  error
@@ -69,7 +70,7 @@ func newProposer(apply func([]byte) raft.ApplyFuture) *proposer {
 // propose returns once the command's fate is known, or leadership is lost. ctx ends the
 // wait for a place in an entry, not the wait for the outcome: the caller holds latches that
 // must outlive the command (SAFETY S6). The latter is bounded by raft's leader lease timeout.
-func (p *proposer) propose(ctx context.Context, enc []byte) (outcome, error) {
+func (p *proposer) propose(ctx context.Context, enc []byte, version byte) (outcome, error) {
 	if len(enc) > raftcmd.MaxCommandBytes {
 		return outcome{}, fmt.Errorf("%w: command of %d bytes, the limit is %d; write less per batch",
 			ErrRejected, len(enc), raftcmd.MaxCommandBytes)
@@ -79,7 +80,7 @@ func (p *proposer) propose(ctx context.Context, enc []byte) (outcome, error) {
 	}
 	defer p.room.Release(int64(len(enc)))
 
-	pr := &proposal{enc: enc, done: make(chan struct{})}
+	pr := &proposal{enc: enc, ver: version, done: make(chan struct{})}
 	if err := p.enqueue(pr); err != nil {
 		return outcome{}, err
 	}
@@ -144,6 +145,7 @@ func (p *proposer) next() (batch []*proposal, entry []byte) {
 	entry = raftcmd.NewEntry(make([]byte, 0, size))
 	for _, pr := range batch {
 		entry = raftcmd.AppendToEntry(entry, pr.enc)
+		raftcmd.RaiseEntry(entry, pr.ver)
 	}
 	return batch, entry
 }

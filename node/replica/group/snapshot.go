@@ -213,8 +213,13 @@ type Receiver struct {
 // Host finds the replicas of a node.
 type Host interface {
 	// ReplicaFor returns the replica that a snapshot of desc is for. It is an error if
-	// another replica of this node holds some of desc's keys (S20).
+	// another replica of this node holds some of desc's keys (S20), but for one that desc's range
+	// has taken in since (Swallowed).
 	ReplicaFor(to raft.ServerID, desc *kv.RangeDescriptor) (*Group, error)
+	// Swallowed returns the replicas here of ranges that were merged into desc's, by range.
+	Swallowed(desc *kv.RangeDescriptor) ([]*Group, error)
+	// SnapshotSwallowed says that the state of these replicas is gone, durably.
+	SnapshotSwallowed(desc *kv.RangeDescriptor, rights []keys.RangeID)
 }
 
 // incoming is one snapshot on its way in.
@@ -229,6 +234,10 @@ type incoming struct {
 	over   bool
 	done   bool // the table file is complete
 	expire *time.Timer
+	// swallowed are ranges that were merged into this one, whose replicas here end with the
+	// installation; markers are what remains to be written in their place.
+	swallowed []keys.RangeID
+	markers   []marker
 }
 
 // NewReceiver returns a Receiver and registers its handlers.
@@ -290,23 +299,28 @@ func (r *Receiver) begin(ctx context.Context, _ keys.NodeID, payload []byte) ([]
 
 // start opens the table file; its first entries remove whatever the replica held before.
 func (r *Receiver) start(m *beginMsg, g *Group) (*incoming, error) {
+	rights, err := r.host.Swallowed(&m.desc)
+	if err != nil {
+		return nil, err
+	}
 	t, err := r.state.NewTable(fmt.Sprintf("snapshot-r%d-%x", m.rangeID, m.id))
 	if err != nil {
 		return nil, err
 	}
 	old := g.State()
-	for _, sp := range clearedSpans(&old.Desc, &m.desc) {
+	swallowed := ranges(rights)
+	for _, sp := range clearedSpans(&old.Desc, &m.desc, swallowed) {
 		if err := t.DeleteRange(sp.Key, sp.EndKey); err != nil {
 			t.Discard()
 			return nil, err
 		}
 	}
-	return &incoming{mu: newLock(), begin: m, group: g, table: t}, nil
+	return &incoming{mu: newLock(), begin: m, group: g, table: t, swallowed: swallowed, markers: mergedMarkers(swallowed)}, nil
 }
 
 // clearedSpans returns, in order and without overlap, what a replica of old (RangeID 0: it
-// had no data) must give up before it takes the state of desc.
-func clearedSpans(old, desc *kv.RangeDescriptor) []keys.Span {
+// had no data) must give up before it takes the state of desc, into which swallowed were merged.
+func clearedSpans(old, desc *kv.RangeDescriptor, swallowed []keys.RangeID) []keys.Span {
 	start, end := desc.Start, desc.End
 	if old.RangeID != 0 {
 		// Between the two may lie what the range gave up in a split that this replica never
@@ -319,7 +333,7 @@ func clearedSpans(old, desc *kv.RangeDescriptor) []keys.Span {
 		}
 	}
 	data := DataSpans(start, end)
-	return []keys.Span{data[0], rangeLocalSpan(desc.RangeID), data[1]}
+	return append(append([]keys.Span{data[0]}, localSpans(desc.RangeID, swallowed)...), data[1])
 }
 
 func (r *Receiver) get(id snapshotID) (*incoming, error) {
@@ -374,6 +388,9 @@ func (r *Receiver) chunk(_ context.Context, _ keys.NodeID, payload []byte) ([]by
 	}
 	err = eachPair(m.data, func(key, value []byte) error {
 		in.pairs++
+		if err := in.markersBefore(key); err != nil {
+			return err
+		}
 		return in.table.Set(key, value)
 	})
 	if err != nil {
@@ -419,6 +436,9 @@ func (r *Receiver) end(_ context.Context, _ keys.NodeID, payload []byte) ([]byte
 		return nil, fmt.Errorf("%w: snapshot %x came with %d chunks, %d pairs, checksum %08x; announced %d, %d, %08x",
 			ErrCorrupt, m.id, in.seq, in.pairs, in.crc, m.chunks, m.pairs, m.crc)
 	}
+	if err := in.markersBefore(nil); err != nil {
+		return nil, err
+	}
 	in.done = true
 	if err := in.table.Finish(); err != nil {
 		return nil, err
@@ -427,7 +447,20 @@ func (r *Receiver) end(_ context.Context, _ keys.NodeID, payload []byte) ([]byte
 	if g, err := r.host.ReplicaFor(in.begin.to, &in.begin.desc); err != nil || g != in.group {
 		return nil, fmt.Errorf("group: the replica for snapshot %x has changed: %w", m.id, err)
 	}
-	term, ok, err := in.group.install(in.begin, func() error { return r.state.Ingest(in.table) })
+	swallowed := false
+	term, ok, err := in.group.install(in.begin, func() error {
+		rights, err := in.swallow(r.host)
+		if err != nil {
+			return err
+		}
+		err = r.state.Ingest(in.table)
+		release(rights, err == nil)
+		swallowed = err == nil
+		return err
+	})
+	if swallowed && len(in.swallowed) > 0 {
+		r.host.SnapshotSwallowed(&in.begin.desc, in.swallowed)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -479,10 +512,7 @@ func (g *Group) install(m *beginMsg, ingest func() error) (term uint64, ok bool,
 		}
 		term = m.raftTerm
 	}
-	if err := ingest(); err != nil {
-		return term, false, err
-	}
-	if err := g.fsm.load(g.cfg.State, g.cfg.RangeID); err != nil {
+	if err := g.fsm.replace(g.cfg.RangeID, ingest); err != nil {
 		return term, false, err
 	}
 	if err := g.log.reset(m.pos); err != nil {
@@ -492,6 +522,7 @@ func (g *Group) install(m *beginMsg, ingest func() error) (term uint64, ok bool,
 	g.logger.Info("installed a snapshot", "index", m.pos.Index, "term", m.pos.Term, "before", before.Applied.Index)
 	if g.cfg.Events != nil {
 		g.cfg.Events.DescriptorApplied(st.Desc.Clone())
+		g.cfg.Events.FrozenApplied(st.Frozen)
 		if !st.GCThreshold.IsEmpty() {
 			g.cfg.Events.GCThresholdApplied(st.GCThreshold)
 		}

@@ -20,11 +20,13 @@ const (
 	appliedSuffix = "a"  // version, index, term of the newest entry applied
 	configSuffix  = "c"  // version, index, raft configuration
 	descSuffix    = "d"  // range descriptor
+	frozenSuffix  = "f"  // version, freeze trigger: the range waits to be merged (S20)
 	gcSuffix      = "g"  // version, GC threshold
 	horizonSuffix = "h"  // version, newest birth of a forgotten command (S12)
 	idsSuffix     = "i"  // + log index: version, IDs of the commands of that entry (S12)
 	waterSuffix   = "w"  // version, highest timestamp read before the range was split off (S20)
 	localSuffix   = "~"  // not replicated
+	mergedSuffix  = "~m" // version, left range ID: all that is left of a range that was merged away
 	splitSuffix   = "~s" // + right range ID: a right side that the store has not registered yet
 )
 
@@ -50,8 +52,11 @@ type State struct {
 	ConfigIndex uint64
 	GCThreshold hlc.Timestamp
 	// HighWater is the highest timestamp at which the range's keys were read before it was
-	// split off: no first leaseholder may write at or below it (S4).
+	// split off, or those of a range that was merged into it: no leaseholder may write at or
+	// below it (S4).
 	HighWater hlc.Timestamp
+	// Frozen is set while the range waits to be merged into its left neighbour (S20).
+	Frozen *raftcmd.FreezeTrigger
 }
 
 // Initialized reports whether the replica holds the range's data.
@@ -125,6 +130,9 @@ func loadState(r storage.Reader, id keys.RangeID, s *State) error {
 
 	if s.GCThreshold, err = loadTimestamp(r, id, gcSuffix); err == nil {
 		s.HighWater, err = loadTimestamp(r, id, waterSuffix)
+	}
+	if err == nil {
+		s.Frozen, err = loadFrozen(r, id)
 	}
 	return err
 }
