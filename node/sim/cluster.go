@@ -291,6 +291,7 @@ func (s *sim) tune(c *store.Config) {
 	c.Pause = s.pause
 	c.PlantNoSupportCheck, c.PlantSkipTermCheck = s.opts.Plant.NoSupportCheck, s.opts.Plant.SkipTermCheck
 	c.Interval = 500 * time.Millisecond
+	c.NoMerges, c.MergeAfter = s.shape.mergeAfter == 0, max(s.shape.mergeAfter, time.Second)
 }
 
 // draw64 draws a number in any goroutine.

@@ -76,6 +76,8 @@ type shape struct {
 	remember  int           // command IDs that a range remembers; 0: the default
 	shortLog  uint64        // entries that stay in a log; 0: the default
 	faultGap  time.Duration // mean time between faults
+	// mergeAfter is for how long ranges must be quiet until they are merged by themselves; 0: never.
+	mergeAfter time.Duration
 }
 
 func drawShape(rng *rand.Rand, focus Focus) shape {
@@ -105,6 +107,7 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 		s.deadAfter = 4 * time.Second
 	}
 	s.compare = 5 * time.Second
+	s.mergeAfter = []time.Duration{0, 0, 2, 5}[rng.IntN(4)] * time.Second
 	if focus == FocusMembers || focus == FocusNone && rng.IntN(2) == 0 {
 		for range 1 + rng.IntN(2) {
 			s.spares = append(s.spares, s.zones[rng.IntN(len(s.zones))])

@@ -97,7 +97,7 @@ func (s *sim) draw() plan {
 		hold = s.between(time.Millisecond, 400*time.Millisecond) // shorter than support
 	}
 	lost := []int{0, 0, 30, 100}[s.rng.IntN(4)]
-	kind := s.rng.IntN(25)
+	kind := s.rng.IntN(27)
 	often, kinds := 6, 6
 	switch s.opts.Focus {
 	case FocusMembers:
@@ -116,16 +116,16 @@ func (s *sim) draw() plan {
 	}
 	switch s.opts.Focus {
 	case FocusLeases:
-		kind = []int{0, 0, 5, 5, 7, 8, 8, 9, 9, 18, 18, 18, 18, 24, 24, 20}[s.rng.IntN(16)]
+		kind = []int{0, 0, 5, 5, 7, 8, 8, 9, 9, 18, 18, 18, 18, 24, 24, 20, 17}[s.rng.IntN(17)]
 		hold = s.between(time.Millisecond, 600*time.Millisecond)
 	case FocusPartitions:
-		kind = []int{5, 5, 7, 8, 9}[s.rng.IntN(5)]
+		kind = []int{5, 5, 7, 8, 9, 17}[s.rng.IntN(6)]
 		hold = s.between(time.Second, 4*time.Second)
 	case FocusRetries:
-		kind = []int{5, 9, 9, 9, 12, 20}[s.rng.IntN(6)]
+		kind = []int{5, 9, 9, 9, 12, 20, 17, 17}[s.rng.IntN(8)]
 		hold = s.between(100*time.Millisecond, 1500*time.Millisecond)
 	case FocusTransfers:
-		kind = []int{5, 8, 9, 15, 20, 20, 20, 20}[s.rng.IntN(8)]
+		kind = []int{5, 8, 9, 15, 20, 20, 20, 20, 17}[s.rng.IntN(9)]
 		hold = s.between(time.Millisecond, 600*time.Millisecond)
 	}
 	if s.opts.Focus == FocusFreezes && s.rng.IntN(2) == 0 {
@@ -177,11 +177,63 @@ func (s *sim) draw() plan {
 		back := s.between(20*time.Millisecond, 300*time.Millisecond)
 		return plan{"transfer there and back", func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: k, Target: a.num()}) },
 			func() { s.admin(b, &kv.AdminTransferLeaseRequest{Key: k, Target: b.num()}) }, back}
-	case 17:
-		return plan{name: "split", do: func() { s.admin(b, &kv.AdminSplitRequest{SplitKey: s.someKey()}) }}
+	case 17, 25, 26:
+		switch s.rng.IntN(4) {
+		case 0:
+			return plan{name: "split", do: func() { s.admin(b, &kv.AdminSplitRequest{SplitKey: s.someKey(), MayMerge: true}) }}
+		case 1:
+			return s.splitAndMerge(b)
+		default:
+			return plan{name: "merge", do: func() { s.admin(b, &kv.AdminMergeRequest{Key: s.someKey()}) }}
+		}
 	default:
 		return s.standstill(a)
 	}
+}
+
+// splitAndMerge divides a range and joins it again, so that what was cut meets itself.
+func (s *sim) splitAndMerge(b *node) plan {
+	k := s.someKey()
+	back := s.between(5*time.Millisecond, 400*time.Millisecond)
+	return plan{"split and merge", func() { s.admin(b, &kv.AdminSplitRequest{SplitKey: k, MayMerge: true}) },
+		func() {
+			p := b.open()
+			if p == nil {
+				return
+			}
+			s.clients.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+				defer cancel()
+				// The range before k: its neighbour begins there.
+				at, err := p.host.Sender.RangeBounds(ctx, s.before(k))
+				if err == nil {
+					req := &kv.AdminMergeRequest{Key: at.Key}
+					_, err = p.host.Sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{req}})
+					s.countMerge(req, err)
+				}
+				s.trace.add("n%d merges at %s: %v", b.num(), k, err)
+			})
+		}, back}
+}
+
+func (s *sim) countMerge(req kv.Request, err error) {
+	if _, ok := req.(*kv.AdminMergeRequest); ok && err == nil {
+		s.hist.mu.Lock()
+		defer s.hist.mu.Unlock()
+		s.hist.stats.Merges++
+	}
+}
+
+// before returns a key right before k, about.
+func (s *sim) before(k keys.Key) keys.Key {
+	b := k.Clone()
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i] > 0 {
+			b[i]--
+			return append(b[:i+1], 0xff)
+		}
+	}
+	return b
 }
 
 func (s *sim) each(f func(*node)) {
@@ -338,6 +390,7 @@ func (s *sim) admin(n *node, req kv.Request) {
 		defer cancel()
 		_, err := p.host.Sender.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{req}})
 		s.trace.add("n%d %T: %v", n.num(), req, err)
+		s.countMerge(req, err)
 	})
 }
 

@@ -91,6 +91,6 @@ func (r *Report) SaveTrace() (string, error) { return r.trace.save(r.Seed, r.Fau
 
 // String sums the run up.
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: %d committed, %d aborted, %d unknown, %d audits, %d past reads repeated, %d leases, %d snapshots, %d quarantined, faults %v, %.1fs",
-		r.Seed, r.Stats.Committed, r.Stats.Aborted, r.Stats.Unknown, r.Stats.BankReads, r.Stats.PastReads, r.Stats.Leases, r.Stats.Snapshots, r.Stats.Quarantined, r.Stats.Faults, r.Virtual.Seconds())
+	return fmt.Sprintf("seed %d: %d committed, %d aborted, %d unknown, %d audits, %d past reads repeated, %d leases, %d snapshots, %d merges asked for, %d quarantined, faults %v, %.1fs",
+		r.Seed, r.Stats.Committed, r.Stats.Aborted, r.Stats.Unknown, r.Stats.BankReads, r.Stats.PastReads, r.Stats.Leases, r.Stats.Snapshots, r.Stats.Merges, r.Stats.Quarantined, r.Stats.Faults, r.Virtual.Seconds())
 }

@@ -64,6 +64,7 @@ type Stats struct {
 	Faults                                 map[string]int
 	Leases                                 int   // that changed hands
 	Snapshots                              int64 // that were asked to be installed
+	Merges                                 int   // that were asked for, and made
 	Quarantined                            int   // replicas that leaseholders distrusted
 }
 
@@ -128,7 +129,7 @@ func (s *sim) setup() error {
 }
 
 func (s *sim) split(ctx context.Context, snd kv.Sender, k keys.Key) error {
-	_, err := snd.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{&kv.AdminSplitRequest{SplitKey: k}}})
+	_, err := snd.Send(ctx, &kv.BatchRequest{Requests: []kv.Request{&kv.AdminSplitRequest{SplitKey: k, MayMerge: true}}})
 	return err
 }
 
