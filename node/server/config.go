@@ -43,6 +43,8 @@ type Config struct {
 	ReserveBytes int64
 	// KeepReplicas keeps replicas from being moved only to even out nodes.
 	KeepReplicas bool
+	// NoRangeMerges keeps ranges from being merged when they are small and quiet.
+	NoRangeMerges bool
 	// RangeMaxBytes is the size at which a range splits.
 	RangeMaxBytes int64
 	// RangeMaxBatches is how many batches of requests a second from other nodes a range may serve
@@ -221,7 +223,7 @@ func (c *Config) LogEffective() {
 	c.Log.Info("configuration", "store", c.StoreDir, "region", c.Region, "zone", c.Zone, "attributes", c.Attributes, "listen", c.Listen, "advertise", c.Advertise,
 		"sql_listen", c.SQLListen, "http_listen", c.HTTPListen, "join", c.Join, "certs", c.CertsDir, "insecure", c.Insecure,
 		"cache", c.CacheBytes, "max_offset", c.MaxOffset, "support", c.Support, "disk_reserve", c.ReserveBytes,
-		"range_max_bytes", c.RangeMaxBytes, "range_max_batches", c.RangeMaxBatches, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "keep_replicas", c.KeepReplicas, "max_connections", c.MaxConnections,
+		"range_max_bytes", c.RangeMaxBytes, "range_max_batches", c.RangeMaxBatches, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "keep_replicas", c.KeepReplicas, "no_range_merges", c.NoRangeMerges, "max_connections", c.MaxConnections,
 		"query_memory", c.QueryMemory, "fault_injection", c.FaultInjection)
 }
 

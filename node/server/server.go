@@ -181,7 +181,7 @@ func (s *Server) nodeConfig() host.Config {
 		OldestRead: s.oldestRead, Pushdown: filters{},
 		Tune: func(sc *store.Config) {
 			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.DeadAfter, sc.KeepReplicas = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.DeadAfter, c.KeepReplicas
-			sc.MaxRangeBatches = c.RangeMaxBatches
+			sc.MaxRangeBatches, sc.NoMerges = c.RangeMaxBatches, c.NoRangeMerges
 		},
 		OnFatal: s.onFatal, Log: c.Log, Registerer: s.reg,
 	}

@@ -66,6 +66,7 @@ named in --join admits it to an existing one; it never founds a cluster by itsel
 	f.DurationVar(&cfg.Support, "support", cfg.Support, "how long a node's promise to another lasts: what a failover costs")
 	f.Int64Var(&cfg.ReserveBytes, "disk-reserve", cfg.ReserveBytes, "free bytes on disk below which new writes are refused")
 	f.BoolVar(&cfg.KeepReplicas, "keep-replicas", cfg.KeepReplicas, "do not move replicas only to even out the nodes of a zone")
+	f.BoolVar(&cfg.NoRangeMerges, "no-range-merges", cfg.NoRangeMerges, "do not merge ranges that are small and quiet; set it on every node while some of them run a version that knows no merges")
 	f.Int64Var(&cfg.RangeMaxBytes, "range-max-bytes", cfg.RangeMaxBytes, "size at which a range splits")
 	f.Int64Var(&cfg.RangeMaxBatches, "range-max-batches", cfg.RangeMaxBatches, "batches of requests per second from other nodes at which a range splits, if that divides them")
 	f.DurationVar(&cfg.GCTTL, "gc-ttl", cfg.GCTTL, "how long old versions are kept")
