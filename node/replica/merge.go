@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/replica/concurrency"
 )
 
 // OnFrozen says that the range was frozen for a merge (S20): it serves nothing from here on, in no
@@ -34,9 +36,10 @@ func (r *Replica) OnUnfrozen() (was bool) {
 	return was
 }
 
-// OnMerge says that this range took in the one on its right: it takes the new bounds, and what the
-// right side's last tenure knew, if that was on this node. The leaseholder is frozen meanwhile (Freeze).
-func (r *Replica) OnMerge(merged kv.RangeDescriptor, right *Replica) {
+// OnMerge says that this range took in the one on its right, nothing of which was read above highWater: it
+// takes the new bounds, and what the right side's last tenure knew, if that ended on this node with the
+// freeze. The leaseholder is frozen meanwhile (Freeze).
+func (r *Replica) OnMerge(merged kv.RangeDescriptor, right *Replica, highWater hlc.Timestamp) {
 	var state *SplitState
 	if right != nil {
 		right.mu.Lock()
@@ -44,8 +47,15 @@ func (r *Replica) OnMerge(merged kv.RangeDescriptor, right *Replica) {
 		right.mu.Unlock()
 	}
 	// Before the bounds: a request that finds itself in them must find the reads of before as well.
-	if t := r.tenure.Load(); t != nil && state != nil {
-		state.install(t)
+	if t := r.tenure.Load(); t != nil {
+		t.tscache.RaiseLowWater(highWater) // REQUIRES: S4
+		if state != nil {
+			state.install(t)
+		} else {
+			// REQUIRES: S10. The right side's tenure had ended before the freeze was applied: only the
+			// marks of a new leaseholder there stand for what it knew.
+			t.tscache.Inherit(concurrency.NewTSCache(0, highWater, r.endedBefore()))
+		}
 	}
 	r.OnDescriptor(merged)
 }

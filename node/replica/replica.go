@@ -117,18 +117,13 @@ func (r *Replica) OnLease(term uint64, lowWater hlc.Timestamp) {
 	// REQUIRES: S4. What this node itself served is covered by lowWater as well; it costs
 	// nothing to be sure.
 	mark := lowWater.Max(r.served)
-	now := r.cfg.Clock.Now()
-	// REQUIRES: S10; see concurrency.markers. Half the expiry would do as well as all of it (older
-	// transactions have records); the other half is left for clocks that are off, and for nodes
-	// with a shorter expiry.
-	endedBefore := now.Add(r.cfg.Clock.MaxOffset() - r.limits.TxnExpiry/2)
 	t := &tenure{
 		term:    term,
-		started: now,
+		started: r.cfg.Clock.Now(),
 		latches: concurrency.NewLatches(),
 		locks: concurrency.NewLockTable(concurrency.LockLimits{Locks: r.limits.Locks, TxnLocks: r.limits.TxnLocks,
 			Waiters: r.limits.LockWaiters}, time.Now),
-		tscache: concurrency.NewTSCache(r.limits.TimestampCacheBytes, mark, endedBefore),
+		tscache: concurrency.NewTSCache(r.limits.TimestampCacheBytes, mark, r.endedBefore()),
 		queue:   concurrency.NewTxnQueue(),
 		over:    make(chan struct{}),
 	}
@@ -137,6 +132,14 @@ func (r *Replica) OnLease(term uint64, lowWater hlc.Timestamp) {
 		in.install(t)
 	}
 	r.tenure.Store(t)
+}
+
+// endedBefore bounds the birth of transactions that somebody else than their coordinators ended under a
+// lease that is over. REQUIRES: S10; see concurrency.markers. Half the expiry would do as well as all of
+// it (older transactions have records); the other half is left for clocks that are off, and for nodes
+// with a shorter expiry.
+func (r *Replica) endedBefore() hlc.Timestamp {
+	return r.cfg.Clock.Now().Add(r.cfg.Clock.MaxOffset() - r.limits.TxnExpiry/2)
 }
 
 // OnLeaseLost says that the current term's lease is gone for good; see seam.go.

@@ -123,5 +123,5 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) { return newMetrics
 //	                            InheritSplit, on the node where it is made.
 //	OnFrozen(), OnUnfrozen()    S20: the range waits to be merged into its left neighbour, or
 //	                            does not any more.
-//	OnMerge(merged, right)      the range took in its right neighbour; see merge.go.
+//	OnMerge(merged, right, mark)  the range took in its right neighbour; see merge.go.
 //	Close()                     the replica was removed, or the node stops.

@@ -10,6 +10,7 @@ import (
 	"github.com/atolldb/atoll/node/hlc"
 	"github.com/atolldb/atoll/node/keys"
 	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/replica"
 	"github.com/atolldb/atoll/node/replica/group"
 	"github.com/atolldb/atoll/node/replica/raftcmd"
 	"github.com/atolldb/atoll/node/storage"
@@ -54,11 +55,11 @@ func (r *rep) MergeApplied(merge raftcmd.MergeTrigger, gc hlc.Timestamp) {
 	right := r.s.get(merge.Right)
 	if rr := r.replica.Load(); rr != nil {
 		rr.OnGCThreshold(gc)
+		var from *replica.Replica
 		if right != nil {
-			rr.OnMerge(merge.Merged, right.replica.Load())
-		} else {
-			rr.OnMerge(merge.Merged, nil)
+			from = right.replica.Load()
 		}
+		rr.OnMerge(merge.Merged, from, merge.HighWater)
 	}
 	r.s.metrics.merges.Inc()
 	if right != nil {

@@ -302,7 +302,9 @@ func (s *Store) confirmFrozen(ctx context.Context, id keys.RangeID, rep keys.Rep
 
 // propose replicates the merge itself, under a latch over all of the left side.
 func (m *merge) propose(ctx context.Context) (*kv.RangeDescriptor, error) {
-	latched, err := m.left.replica.Load().Freeze(ctx)
+	lctx, cancel := context.WithTimeout(ctx, frozenWait)
+	latched, err := m.left.replica.Load().Freeze(lctx)
+	cancel()
 	if err != nil {
 		return nil, err
 	}
