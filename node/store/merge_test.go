@@ -316,6 +316,33 @@ func TestSnapshotSwallowsTheRightSide(t *testing.T) {
 	})
 }
 
+// A node that was replaced while it was away comes back after its former ranges were merged: what is left
+// there goes, though one of the ranges is no more (S18, S20).
+func TestFormerMemberOfAMergedRange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		require.NoError(t, c.nodes[0].splitAt(t.Context(), tkey(25)))
+		c.whole(3)
+		victim := c.leaseholder(2)
+		victim.kill()
+		sub := c.join("substitute", victim.zone)
+		want := []keys.NodeID{sub.id}
+		for _, n := range c.nodes[:3] {
+			if n != victim {
+				want = append(want, n.id)
+			}
+		}
+		c.voters(time.Minute, want...)
+		c.eventually(time.Minute, func() bool { _, err := sub.mergeAt(t.Context(), tkey(1)); return err == nil })
+		victim.restart()
+		c.eventually(2*time.Minute, func() bool { return len(victim.store.Ranges()) == 0 })
+		v, err := victim.get(t.Context(), tkey(30))
+		require.NoError(t, err)
+		require.Empty(t, v)
+		c.close()
+	})
+}
+
 // A node that knows only the ranges from before learns of the merged one, and a retry of a write finds
 // that the first try was applied before the merge (S12, S29).
 func TestRetryAcrossTheMerge(t *testing.T) {
