@@ -68,7 +68,7 @@ var enums = map[reflect.Type]int64{
 	reflect.TypeFor[TxnStatus]():         int64(TxnAborted),
 	reflect.TypeFor[PushKind]():          int64(PushTouch),
 	reflect.TypeFor[ReplicaChangeKind](): int64(DemoteToNonVoter),
-	reflect.TypeFor[ReplicaType]():       int64(Witness),
+	reflect.TypeFor[ReplicaType]():       int64(NewWitness),
 	reflect.TypeFor[Quarantine]():        int64(LostLog),
 	reflect.TypeFor[RetryReason]():       int64(RetryUncertainty),
 }

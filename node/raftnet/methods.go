@@ -84,6 +84,8 @@ const (
 	MethodStatus        Method = 64
 	// MethodReplicaQuarantine tells a node that its replica must not vote (S18).
 	MethodReplicaQuarantine Method = 65
+	// MethodReplicaTail asks a range's leader what a witness may drop of its log (S22).
+	MethodReplicaTail Method = 76
 	// MethodNodeStatus asks how a node is: version, start, disk (package host).
 	MethodNodeStatus Method = 66
 	// MethodFindings asks what is not as it should be with the ranges that a node leads (package host).

@@ -79,6 +79,9 @@ type Config struct {
 	CompareEvery time.Duration
 	// CompareBytesPerSecond paces the reading for digests on this node. Default 16 MiB.
 	CompareBytesPerSecond int64
+	// WitnessLogBytes is how long the log of a witness may grow while a data replica is away (S22);
+	// beyond it the range is at risk. Default 1 GiB.
+	WitnessLogBytes int64
 	// Pause, if not nil, is called where other goroutines may come in between: after an
 	// evaluation, before a proposal. The simulator lets time pass there.
 	Pause func()
@@ -111,6 +114,7 @@ func (c *Config) ensureDefaults() {
 	def(&c.Interval, time.Second)
 	def(&c.SnapshotBytesPerSecond, 64<<20)
 	def(&c.CompareEvery, 6*time.Hour)
+	def(&c.WitnessLogBytes, 1<<30)
 	def(&c.CompareBytesPerSecond, 16<<20)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -154,6 +158,9 @@ func (c *Config) validate() error {
 	}
 	if c.CompareBytesPerSecond < 1<<10 {
 		errs = append(errs, fmt.Errorf("store: CompareBytesPerSecond is %d, the minimum is %d", c.CompareBytesPerSecond, 1<<10))
+	}
+	if c.WitnessLogBytes < 1<<20 {
+		errs = append(errs, fmt.Errorf("store: WitnessLogBytes is %d, the minimum is %d", c.WitnessLogBytes, 1<<20))
 	}
 	if c.Interval < 10*time.Millisecond {
 		errs = append(errs, fmt.Errorf("store: Interval is %s, the minimum is 10ms", c.Interval))

@@ -24,6 +24,7 @@ func (s *Store) handle() {
 	n.Handle(raftnet.MethodReplicaQuarantine, s.onQuarantine)
 	n.Handle(raftnet.MethodKVRangeLookup, s.onMetaDesc)
 	n.Handle(raftnet.MethodStatus, s.onStatus)
+	n.Handle(raftnet.MethodReplicaTail, s.onTail)
 }
 
 const (

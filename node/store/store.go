@@ -336,6 +336,10 @@ func (s *Store) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRespons
 	if r == nil {
 		return nil, &kv.RangeNotFoundError{RangeID: ba.RangeID, Node: s.cfg.Node}
 	}
+	if r.witness {
+		// REQUIRES: S22. Whoever may serve without a lease must not be one either.
+		return nil, &kv.NotLeaseholderError{RangeID: ba.RangeID, Desc: r.desc(), Reason: "this replica is a witness: it has no data"}
+	}
 	rr := r.replica.Load()
 	if rr == nil {
 		return nil, &kv.NotLeaseholderError{RangeID: ba.RangeID, Reason: "the replica waits for its first snapshot"}
@@ -434,13 +438,14 @@ type RangeInfo struct {
 	Applied     uint64
 	Bytes       int64
 	Initialized bool
+	Witness     bool // it has none of the range's data
 }
 
 // Ranges describes all replicas of this node.
 func (s *Store) Ranges() []RangeInfo {
 	var out []RangeInfo
 	for _, r := range s.all() {
-		i := RangeInfo{Replica: r.id}
+		i := RangeInfo{Replica: r.id, Witness: r.witness}
 		if d := r.desc(); d != nil {
 			i.Desc, i.Initialized = d.Clone(), true
 		} else {
