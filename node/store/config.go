@@ -98,6 +98,8 @@ type Config struct {
 	PlantNoSupportCheck bool
 	// PlantNoHorizon is another one (breaks S12).
 	PlantNoHorizon bool
+	// PlantShortTail is another one: a witness drops what a data replica still needs (breaks S22).
+	PlantShortTail bool
 }
 
 func (c *Config) ensureDefaults() {

@@ -127,7 +127,7 @@ func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, planned m
 // truncateEvery is how often a log that is long is looked at: a witness asks another node.
 func (s *Store) truncateEvery(r *rep) time.Duration {
 	if r.witness {
-		return max(s.cfg.Interval, 2*time.Second)
+		return 2 * s.cfg.Interval
 	}
 	return s.cfg.Interval
 }

@@ -199,6 +199,10 @@ func (s *Store) onReplicaCreate(_ context.Context, _ keys.NodeID, payload []byte
 	s.structure.Lock()
 	defer s.structure.Unlock()
 	if old := s.get(desc.RangeID); old != nil {
+		if old.id == id && old.witness != namesWitness(desc, id) {
+			// A change that was given up made it as something else, for good (S18, S22).
+			return encodeLowest(id + 1), nil
+		}
 		if old.id == id {
 			return nil, nil
 		}

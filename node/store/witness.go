@@ -32,7 +32,7 @@ const (
 	softTail = 64 << 20
 	// copiesWait bounds how long a change of voters waits for the data voters that stay.
 	copiesWait = 5 * time.Second
-	// tailLife is for how long a leader takes a witness at its word: it says more every other second
+	// tailLife is for how long a leader takes a witness at its word: it says more every few seconds
 	// as long as its log is long, or has been cut short.
 	tailLife = time.Minute
 )
@@ -181,6 +181,7 @@ func (s *Store) leadNoMore(r *rep, term uint64) {
 	complain := since.Add(5 * time.Second)
 	for {
 		if now, leads := r.group.Load().Leading(); !leads || now != term || r.isClosed() {
+			s.logger.Info("a witness leads its range no more", "range", r.rangeID, "term", term, "after", time.Since(since))
 			return
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
@@ -262,6 +263,9 @@ func (s *Store) truncateWitness(ctx context.Context, r *rep) error {
 	upTo := all
 	if st.Bytes > softTail || s.cfg.ShortLog > 0 {
 		upTo = max(upTo, two)
+	}
+	if s.cfg.PlantShortTail {
+		upTo = st.Durable
 	}
 	if forced := s.overTheLimit(&st); forced > upTo {
 		upTo = forced
