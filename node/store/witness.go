@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -54,18 +55,31 @@ type copiesOf struct {
 // copies returns where the data of a range that this node leads is, not counting the replica
 // without (0: all count), nor those that are quarantined. For a range without witnesses it says
 // nothing but that.
-func (s *Store) copies(r *rep, without keys.ReplicaID) (c copiesOf, err error) {
+func (s *Store) copies(r *rep, without keys.ReplicaID) (copiesOf, error) {
+	if _, leads := r.leads(); !leads {
+		return copiesOf{}, fmt.Errorf("%w: the lease of range %d is gone", replica.ErrRejected, r.rangeID)
+	}
+	if s.rules.Load() == nil {
+		if m, ok, err := r.group.Load().Members(); err != nil || !ok || m.Witnesses > 0 {
+			return copiesOf{}, errors.Join(err, fmt.Errorf("%w: range %d: this node does not know the placement rules yet", replica.ErrRejected, r.rangeID))
+		}
+	}
+	return s.copiesLed(r, without)
+}
+
+// copiesLed is copies on a leader that may not have the lease, nor know the rules: it takes zones for
+// failure domains then.
+func (s *Store) copiesLed(r *rep, without keys.ReplicaID) (c copiesOf, err error) {
 	m, ok, err := r.group.Load().Members()
 	c.Members = m
-	if err != nil || ok && m.Witnesses == 0 {
-		return c, err // nothing rests on the rest
-	}
 	rules, d := s.rules.Load(), r.desc()
-	if rules == nil {
-		return c, fmt.Errorf("%w: range %d: this node does not know the placement rules yet", replica.ErrRejected, r.rangeID)
-	}
-	if _, leads := r.leads(); !ok || !leads {
-		return c, fmt.Errorf("%w: the lease of range %d is gone", replica.ErrRejected, r.rangeID)
+	switch {
+	case err != nil || ok && m.Witnesses == 0:
+		return c, err // nothing rests on the rest
+	case !ok || d == nil:
+		return c, fmt.Errorf("%w: this node leads range %d no more", replica.ErrRejected, r.rangeID)
+	case rules == nil:
+		rules = &ruleSet{}
 	}
 	places := Places(s.cfg.Directory.All())
 	c.tier = rules.list(s.cfg.Voters, places)[rules.at(d.Start)].Survive
@@ -83,12 +97,13 @@ func (s *Store) copies(r *rep, without keys.ReplicaID) (c copiesOf, err error) {
 		domain := domainOf(v.Node, places[v.Node], c.tier)
 		best[domain] = max(best[domain], v.Index)
 	}
-	c.two = min(c.all, second(best))
-	if len(best) > 1 {
-		c.two = min(m.Commit, second(best))
-	}
-	if len(best) == 0 {
+	switch len(best) {
+	case 0:
 		c.all, c.two = 0, 0
+	case 1:
+		c.two = c.all
+	default:
+		c.two = min(m.Commit, second(best))
 	}
 	return c, nil
 }
@@ -103,7 +118,7 @@ func domainOf(node keys.NodeID, at topology.Locality, tier topology.Tier) string
 	return fmt.Sprint(node)
 }
 
-// second returns the second highest of the values; the highest if there is but one.
+// second returns the second highest of the values.
 func second(of map[string]uint64) uint64 {
 	var first, second uint64
 	for _, v := range of {
@@ -111,9 +126,6 @@ func second(of map[string]uint64) uint64 {
 			v, first = first, v
 		}
 		second = max(second, v)
-	}
-	if len(of) == 1 {
-		return first
 	}
 	return second
 }
@@ -162,11 +174,15 @@ func (r *rep) mayStartLate(o group.Outgoing) error {
 	if !o.Witness {
 		return nil
 	}
-	c, err := r.s.copies(r, 0)
+	if m, _, err := r.group.Load().Members(); err != nil || m.Witnesses-m.NewWitnesses < 2 {
+		return err
+	}
+	// The leader may need the witness's vote to get the lease.
+	c, err := r.s.copiesLed(r, 0)
 	if err != nil {
 		return err
 	}
-	if c.Witnesses-c.NewWitnesses > 1 && c.two < o.State.Applied.Index {
+	if c.two < o.State.Applied.Index {
 		return fmt.Errorf("store: range %d: the witness %s waits for its snapshot until data replicas in two failure domains have the log up to %d; they have it up to %d",
 			r.rangeID, o.To, o.State.Applied.Index, c.two)
 	}

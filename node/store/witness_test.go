@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/mvcc"
 	"github.com/atolldb/atoll/node/replica/group"
+	"github.com/atolldb/atoll/node/storage"
 	"github.com/atolldb/atoll/policies"
 )
 
@@ -185,4 +188,120 @@ func TestWitnessKeepsItsLog(t *testing.T) {
 		c.eventually(time.Minute, func() bool { return first() > applied+1000 })
 		c.close()
 	})
+}
+
+// Where a witness has no room for its log any more, the range is reported as at risk, until the data
+// replica is back.
+func TestWitnessWithoutRoomIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, m := witnessed(t, func(cfg *Config) { cfg.WitnessLogBytes = 3 << 20 })
+		a, b, w := c.nodes[0], c.nodes[1], c.nodes[2]
+		c.leadBy(a)
+		b.kill()
+		value := strings.Repeat("x", 4<<10)
+		for i := range 1600 {
+			require.NoError(t, a.put(t.Context(), tkey(i%200), value))
+			if i%100 == 0 {
+				require.NoError(t, w.engines.State.Flush())
+			}
+		}
+		require.NoError(t, w.engines.State.Flush())
+		risk := func() bool {
+			return slices.ContainsFunc(a.store.Findings(), func(f Finding) bool {
+				return f.Range == keys.FirstDataRangeID && f.Stuck && strings.Contains(f.Reason, "it is at risk: a witness's log had to be cut")
+			})
+		}
+		c.eventually(time.Minute, risk)
+		st, err := w.store.get(keys.FirstDataRangeID).group.Load().LogStatus()
+		require.NoError(t, err)
+		require.LessOrEqual(t, st.Bytes, int64(3<<20))
+		b.restart()
+		c.setRules(m)
+		c.eventually(time.Minute, func() bool { return !risk() })
+		c.obeyed(time.Minute, m)
+		c.close()
+	})
+}
+
+// What a witness dropped because two data replicas have it, they must go on having: no vote goes while
+// one of them is away (S22).
+func TestVotesStayWhileWitnessesStandForData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, m := witnessed(t, nil, "w")
+		a, b := c.nodes[0], c.nodes[1]
+		c.leadBy(a)
+		r := a.store.get(keys.FirstDataRangeID)
+		spare := c.nodes[2]
+		if _, ok := r.desc().Replica(spare.id); ok {
+			spare = c.nodes[3]
+		}
+		change := func(kind kv.ReplicaChangeKind) error {
+			_, err := a.store.ChangeReplicas(t.Context(), r.replica.Load(), &kv.AdminChangeReplicasRequest{Kind: kind, Node: spare.id})
+			return err
+		}
+		c.setRules(nil) // nobody else changes anything: the default rule wants data in zone w, and there it can have none
+		c.net.Isolate(b.id)
+		for i := range 100 {
+			require.NoError(t, a.put(t.Context(), tkey(i), "late"))
+		}
+		c.net.HealNode(b.id)
+		b.kill()
+		require.NoError(t, a.put(t.Context(), tkey(0), "later"))
+		require.NoError(t, change(kv.AddWitness))
+		err := change(kv.PromoteToVoter)
+		require.ErrorContains(t, err, "(SAFETY S22)")
+		b.restart()
+		c.setRules(m)
+		c.obeyed(5*time.Minute, m)
+		c.close()
+	})
+}
+
+// A replica ID that was spent on a data replica, by a change that was given up, makes no witness.
+func TestWitnessGetsAnIDOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c", "w")
+		a, w := c.nodes[0], c.nodes[3]
+		c.leadBy(a)
+		r := a.store.get(keys.FirstDataRangeID)
+		d := r.desc().Clone()
+		id := d.NextReplicaID
+		d.Replicas = append(d.Replicas, kv.ReplicaDescriptor{Node: w.id, Replica: id, Type: kv.NonVoter})
+		require.NoError(t, a.store.createReplica(t.Context(), w.id, id, &d))
+		now, err := a.store.ChangeReplicas(t.Context(), r.replica.Load(), &kv.AdminChangeReplicasRequest{Kind: kv.AddWitness, Node: w.id})
+		require.NoError(t, err)
+		rd, _ := now.Replica(w.id)
+		require.Equal(t, kv.NewWitness, rd.Type)
+		require.Greater(t, rd.Replica, id)
+		require.True(t, w.store.get(keys.FirstDataRangeID).witness)
+		c.close()
+	})
+}
+
+func TestWitnessRecords(t *testing.T) {
+	for _, rec := range []replicaRecord{{rangeID: 7, replica: 2}, {rangeID: 7, replica: 2, state: recordMute, witness: true}} {
+		e, err := OpenEngines(EngineOptions{Dir: "/store", FS: storage.MemFS(), Small: true, OnFatal: func(err error) { t.Error(err) }})
+		require.NoError(t, err)
+		require.NoError(t, e.Log.UpdateLocal(func(u *storage.LocalUpdate) error { return setRecord(u, rec) }))
+		got, err := listRecords(e.Log)
+		require.NoError(t, err)
+		require.Equal(t, []replicaRecord{rec}, got)
+		require.NoError(t, e.Log.UpdateLocal(func(u *storage.LocalUpdate) error {
+			return u.Set(recordKey(replicaPrefix, 7), append(replicaRecord{rangeID: 7, replica: 2}.value(), 9))
+		}))
+		_, err = listRecords(e.Log)
+		require.ErrorContains(t, err, "from a newer version", "an unknown kind of replica")
+		require.NoError(t, e.Close())
+	}
+	d := &kv.RangeDescriptor{RangeID: 7, End: keys.MaxKey, Replicas: []kv.ReplicaDescriptor{{Node: 1, Replica: 1}, {Node: 2, Replica: 2, Type: kv.NewWitness}}}
+	b := encodeReplicaMsg(2, d)
+	require.EqualValues(t, witnessVersion, b[0], "a binary that knows no witnesses refuses it")
+	_, _, err := decodeReplicaMsg(append([]byte{recordVersion}, b[1:]...))
+	require.Error(t, err)
+	require.EqualValues(t, recordVersion, encodeReplicaMsg(1, d)[0])
+}
+
+func TestSecondFailureDomain(t *testing.T) {
+	require.EqualValues(t, 5, second(map[string]uint64{"a": 9, "b": 5, "c": 2}))
+	require.EqualValues(t, 9, second(map[string]uint64{"a": 9, "b": 9}))
 }

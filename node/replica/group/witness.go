@@ -52,7 +52,7 @@ type Members struct {
 	Data []DataVoter
 	// Witnesses is how many witnesses there are, NewWitnesses how many of them don't vote yet.
 	Witnesses, NewWitnesses int
-	// Commit is the commit index.
+	// Commit is up to where this replica knows that entries are committed.
 	Commit uint64
 }
 
@@ -70,6 +70,7 @@ func (g *Group) Members() (m Members, ok bool, err error) {
 		return m, false, nil
 	}
 	term := inst.raft.CurrentTerm()
+	commit := func() uint64 { return max(inst.raft.CommitIndex(), g.AppliedIndex()) } // of the two, raft forgets the first
 	for _, sv := range inst.raft.GetConfiguration().Configuration().Servers {
 		witness, err := raftnet.IsWitness(sv)
 		if err != nil {
@@ -86,7 +87,7 @@ func (g *Group) Members() (m Members, ok bool, err error) {
 			if err != nil {
 				return m, false, err
 			}
-			d := DataVoter{Node: node, Replica: id, Index: inst.raft.CommitIndex()}
+			d := DataVoter{Node: node, Replica: id, Index: commit()}
 			if sv.ID != ServerID(g.cfg.Node, g.cfg.Replica) {
 				p := g.peers.status(sv.ID, term)
 				if d.Index = p.Match; p.Lost {
@@ -96,7 +97,7 @@ func (g *Group) Members() (m Members, ok bool, err error) {
 			m.Data = append(m.Data, d)
 		}
 	}
-	m.Commit = inst.raft.CommitIndex()
+	m.Commit = commit()
 	return m, inst.raft.State() == raft.Leader && inst.raft.CurrentTerm() == term, nil
 }
 
