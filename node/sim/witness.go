@@ -1,6 +1,12 @@
 package sim
 
-import "time"
+import (
+	"slices"
+	"time"
+
+	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
+)
 
 // drawWitness chooses a fault that is about whole zones, or about a data replica that is late.
 func (s *sim) drawWitness(hold time.Duration, lost int) (plan, bool) {
@@ -58,7 +64,38 @@ func (s *sim) mayLose(goes []*node) bool {
 			joined++
 		}
 	}
-	return s.members.lost == nil && s.members.leaving == nil && 2*len(goes) < joined
+	return s.members.lost == nil && s.members.leaving == nil && 2*len(goes) < joined && s.hasBases(goes)
+}
+
+// hasBases reports whether every data voter on the other nodes has some state of its range, however
+// old. One that missed a split, and got the left side by a snapshot, waits for the right side's: then
+// there is one copy, and a witness's log is of no use without one.
+func (s *sim) hasBases(goes []*node) bool {
+	state := map[keys.NodeID]map[keys.RangeID]bool{}
+	descs := map[keys.RangeID]kv.RangeDescriptor{}
+	for _, n := range s.nodes {
+		p := n.open()
+		if p == nil {
+			continue
+		}
+		has := map[keys.RangeID]bool{}
+		for _, r := range p.host.Store.Ranges() {
+			has[r.Desc.RangeID] = r.Initialized
+			if r.Desc.Generation >= descs[r.Desc.RangeID].Generation {
+				descs[r.Desc.RangeID] = r.Desc
+			}
+		}
+		state[n.num()] = has
+	}
+	for id, d := range descs {
+		for _, rd := range d.Replicas {
+			goes := slices.ContainsFunc(goes, func(n *node) bool { return n.num() == rd.Node })
+			if rd.Type == kv.Voter && !goes && !state[rd.Node][id] {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // isolateZone cuts a zone off from the others.

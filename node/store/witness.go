@@ -40,7 +40,7 @@ const (
 
 // tail is what a witness said of its log.
 type tail struct {
-	dropped uint64 // the last index before its first entry
+	dropped uint64 // the last index before its first entry, if it had to cut its log short; else 0
 	at      time.Time
 }
 
@@ -141,6 +141,9 @@ func (s *Store) awaitCopies(ctx context.Context, r *rep, rd kv.ReplicaDescriptor
 	if err != nil || c.Witnesses == 0 {
 		return err
 	}
+	if err := c.staysSolid(r, rd, joins); err != nil {
+		return err
+	}
 	bar := c.Commit
 	ctx, cancel := context.WithTimeout(ctx, copiesWait)
 	defer cancel()
@@ -165,6 +168,25 @@ func (s *Store) awaitCopies(ctx context.Context, r *rep, rd kv.ReplicaDescriptor
 			return err
 		}
 	}
+}
+
+// staysSolid refuses a change of votes after which witnesses alone were a quorum: then nobody with data
+// need have what is acknowledged.
+func (c *copiesOf) staysSolid(r *rep, rd kv.ReplicaDescriptor, joins bool) error {
+	data, witnesses := len(c.Data), c.Witnesses-c.NewWitnesses
+	hollow := func() bool { return data == 0 || witnesses >= (data+witnesses)/2+1 }
+	before := hollow()
+	switch by := map[bool]int{true: 1, false: -1}[joins]; {
+	case rd.Type.HoldsData():
+		data += by
+	default:
+		witnesses += by
+	}
+	if !before && hollow() {
+		return fmt.Errorf("%w: with this change of node %d's vote, %d voters of %s would have data and %d would be witnesses: witnesses alone would be a quorum (SAFETY S22); add a voter with data first",
+			replica.ErrRejected, rd.Node, data, r.desc(), witnesses)
+	}
+	return nil
 }
 
 // mayStartLate refuses a witness a snapshot that takes the place of entries which a fellow witness
@@ -268,7 +290,7 @@ func (s *Store) truncateWitness(ctx context.Context, r *rep) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	b, err := s.cfg.Network.Call(ctx, leader, raftnet.Data, raftnet.MethodReplicaTail, encodeTail(r.rangeID, r.id, st.First-1))
+	b, err := s.cfg.Network.Call(ctx, leader, raftnet.Data, raftnet.MethodReplicaTail, encodeTail(r.rangeID, r.id, r.saysDropped(&st)))
 	if err != nil {
 		return err
 	}
@@ -297,6 +319,14 @@ func (s *Store) truncateWitness(ctx context.Context, r *rep) error {
 	}
 	s.metrics.truncations.Inc()
 	return nil
+}
+
+// saysDropped is what a witness tells its leader about its log: nothing, unless it had to cut it short.
+func (r *rep) saysDropped(st *group.LogStatus) uint64 {
+	if !r.cutShort.Load() {
+		return 0
+	}
+	return st.First - 1
 }
 
 // tailLimit is how many bytes a witness's log may have: few once the disk is nearly full, since a

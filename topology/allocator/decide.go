@@ -277,11 +277,17 @@ func (t *turn) drop() (Decision, bool) {
 }
 
 // turns reports whether a voter with data gives way to a witness on its own node: where the zone has
-// no other place for one, all others are as they should be, and it is the last step to what the rule
-// wants. The reverse is not done: data take their time to copy, and the range would be without a
+// no other place for one, all others are as they should be, it is the last step to what the rule
+// wants, and every quorum keeps a voter with data. The reverse is not done: data take their time to copy, and the range would be without a
 // voter for as long.
 func (t *turn) turns(m *member) bool {
-	return m.Type == Voter && m.reachable && t.a.sites[m.site].standing == usable && has(&t.a.sites[m.site], t.zone(m).Attributes) &&
+	witnesses := 1
+	for i := range t.members {
+		if o := &t.members[i]; o.Type == Witness {
+			witnesses++
+		}
+	}
+	return witnesses <= placement.Losable(t.voters) && m.Type == Voter && m.reachable && t.a.sites[m.site].standing == usable && has(&t.a.sites[m.site], t.zone(m).Attributes) &&
 		t.voters == t.rule.Voters && t.good == t.voters-1 && t.quorumWithout(m)
 }
 
