@@ -15,6 +15,9 @@ func FuzzDecode(f *testing.F) {
 	whole := status{said: true, counted: true, replicas: 3, leases: 2, receiving: 1, diskUsed: 5 << 30, diskFree: 7 << 30}
 	f.Add(whole.encode())
 	f.Add(encodeLowest(9))
+	f.Add(encodeReplicaMsg(3, &kv.RangeDescriptor{RangeID: 7, Start: keys.Key("a"), End: keys.Key("z"), Replicas: []kv.ReplicaDescriptor{{Node: 1, Replica: 3, Type: kv.Witness}}}))
+	f.Add(encodeTail(7, 3, 99))
+	f.Add(encodeCopies(5, 9))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if id, d, err := decodeReplicaMsg(b); err == nil {
 			again, d2, err := decodeReplicaMsg(encodeReplicaMsg(id, d))
@@ -27,6 +30,12 @@ func FuzzDecode(f *testing.F) {
 		}
 		if id, err := decodeLowest(b); err == nil {
 			require.Equal(t, b, encodeLowest(id))
+		}
+		if id, rep, dropped, err := decodeTail(b); err == nil {
+			require.Equal(t, b, encodeTail(id, rep, dropped))
+		}
+		if all, two, err := decodeCopies(b); err == nil {
+			require.Equal(t, b, encodeCopies(all, two))
 		}
 	})
 }
