@@ -146,6 +146,7 @@ func (t *turn) worse(m, o, x *member) bool {
 func (t *turn) shrink() (Decision, bool) {
 	var first, second *member
 	var best placement.Score
+	misfits := 0
 	var space [2 * maxVoters]placement.Seat
 	for i := range t.members {
 		for j := range t.members[:i] {
@@ -153,8 +154,14 @@ func (t *turn) shrink() (Decision, bool) {
 			if !m.Type.votes() || !o.Type.votes() || !t.quorumWithout(m) || t.worsens(nil, []*member{m, o}) {
 				continue
 			}
-			if s := t.grade(t.seats(space[:0], m, o)); first == nil || s.Compare(best) < 0 {
-				first, second, best = m, o, s
+			bad := 0 // of those that go anyway as many as possible
+			for _, goes := range []*member{m, o} {
+				if goes.why != fits {
+					bad++
+				}
+			}
+			if s := t.grade(t.seats(space[:0], m, o)); first == nil || bad > misfits || bad == misfits && s.Compare(best) < 0 {
+				first, second, best, misfits = m, o, s, bad
 			}
 		}
 	}
