@@ -56,8 +56,6 @@ func TestScenarios(t *testing.T) {
 				return p.Format()
 			case "check":
 				return verdict(p.Check(top))
-			case "built":
-				return verdict(p.CheckBuilt(top))
 			case "foresee":
 				out, err := p.Foresee(top)
 				if err != nil {

@@ -16,8 +16,7 @@
 //	return_probation: 30s
 //
 // Read takes such a file strictly and lists every fault with its line and column. Check refuses
-// a policy that a topology cannot satisfy, and CheckBuilt one that this version of the node
-// does not carry out yet. Bindings say which policy is in force for a database, table or index,
+// a policy that a topology cannot satisfy. Bindings say which policy is in force for a database, table or index,
 // Compile makes the rules that the allocator works by, and Foresee says what a policy would
 // survive and cost.
 package policies

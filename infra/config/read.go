@@ -297,7 +297,6 @@ func (s *Spec) Check() error {
 		split(err)
 	} else {
 		split(p.Check(top))
-		split(p.CheckBuilt(top))
 		s.Policy = p
 	}
 	if len(d.faults) > 0 {

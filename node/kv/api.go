@@ -441,7 +441,9 @@ const (
 	AddNonVoter ReplicaChangeKind = iota
 	PromoteToVoter
 	RemoveReplica
-	DemoteToNonVoter
+	DemoteToNonVoter // a witness that is demoted stays a witness
+	// AddWitness makes a witness that does not vote yet (S22); PromoteToVoter gives it its vote.
+	AddWitness
 )
 
 func (*GetRequest) request()                 {}

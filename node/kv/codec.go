@@ -358,7 +358,7 @@ func (m *ReplicaDescriptor) decode(d *decoder) {
 		case 2:
 			m.Replica = keys.ReplicaID(d.int())
 		case 3:
-			m.Type = ReplicaType(d.enum(uint8(Witness)))
+			m.Type = ReplicaType(d.enum(uint8(NewWitness)))
 		case 4:
 			m.Quarantine = Quarantine(d.enum(uint8(LostLog)))
 		}

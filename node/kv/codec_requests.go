@@ -501,7 +501,7 @@ func (m *AdminChangeReplicasRequest) decode(d *decoder) {
 		case 2:
 			m.Generation = d.int()
 		case 3:
-			m.Kind = ReplicaChangeKind(d.enum(uint8(DemoteToNonVoter)))
+			m.Kind = ReplicaChangeKind(d.enum(uint8(AddWitness)))
 		case 4:
 			m.Node = keys.NodeID(d.int32())
 		}

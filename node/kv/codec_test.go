@@ -68,7 +68,7 @@ var enums = map[reflect.Type]int64{
 	reflect.TypeFor[TxnStatus]():         int64(TxnAborted),
 	reflect.TypeFor[PushKind]():          int64(PushTouch),
 	reflect.TypeFor[ReplicaChangeKind](): int64(DemoteToNonVoter),
-	reflect.TypeFor[ReplicaType]():       int64(Witness),
+	reflect.TypeFor[ReplicaType]():       int64(NewWitness),
 	reflect.TypeFor[Quarantine]():        int64(LostLog),
 	reflect.TypeFor[RetryReason]():       int64(RetryUncertainty),
 }
@@ -207,11 +207,11 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 func TestReplicaChangeKindsAreBounded(t *testing.T) {
-	for kind := range DemoteToNonVoter + 2 {
+	for kind := range AddWitness + 2 {
 		in := &AdminChangeReplicasRequest{Key: []byte("k"), Generation: 3, Kind: kind, Node: 2}
 		ba, err := DecodeBatchRequest(EncodeBatchRequest(nil, &BatchRequest{Requests: []Request{in}}))
-		if kind > DemoteToNonVoter {
-			require.ErrorContains(t, err, "unknown value 4")
+		if kind > AddWitness {
+			require.ErrorContains(t, err, "unknown value 5")
 			continue
 		}
 		require.NoError(t, err)

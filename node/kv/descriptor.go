@@ -10,11 +10,25 @@ import (
 // ReplicaType says what a replica is for.
 type ReplicaType uint8
 
+// Voter and NonVoter hold the data. Witness votes and keeps the log's tail (SAFETY S22); NewWitness
+// is one that does not vote yet. A replica that holds data never becomes a witness, nor the reverse.
 const (
 	Voter ReplicaType = iota
 	NonVoter
 	Witness
+	NewWitness
 )
+
+// Votes reports whether a replica of this type counts for the quorum.
+func (t ReplicaType) Votes() bool { return t == Voter || t == Witness }
+
+// HoldsData reports whether a replica of this type holds the range's data.
+func (t ReplicaType) HoldsData() bool { return t == Voter || t == NonVoter }
+
+// String says it in words.
+func (t ReplicaType) String() string {
+	return [...]string{"voter", "non-voter", "witness", "witness that does not vote yet"}[min(t, NewWitness)]
+}
 
 // Quarantine says why a replica is not trusted any more. Such a replica serves nothing, takes no
 // lease, sends no snapshot, and is replaced.
@@ -90,11 +104,8 @@ func (d *RangeDescriptor) String() string {
 	fmt.Fprintf(&b, "r%d [%s, %s) gen %d:", d.RangeID, d.Start, d.End, d.Generation)
 	for _, r := range d.Replicas {
 		fmt.Fprintf(&b, " n%d/%d", r.Node, r.Replica)
-		switch r.Type {
-		case NonVoter:
-			b.WriteString(" non-voter")
-		case Witness:
-			b.WriteString(" witness")
+		if r.Type != Voter {
+			fmt.Fprintf(&b, " %s", r.Type)
 		}
 		if r.Quarantine != Trusted {
 			fmt.Fprintf(&b, " (quarantined: %s)", r.Quarantine)

@@ -29,6 +29,7 @@ type cluster struct {
 	network func(keys.NodeID) raftnet.Network
 	nodes   []*node
 	ranges  int
+	witness keys.NodeID // of every range; 0: none
 }
 
 type node struct {
@@ -139,7 +140,7 @@ func (n *node) startRange(id keys.RangeID) {
 		n.disks[id] = store
 	}
 	rep := &replica{store: store, fsm: &countFSM{}}
-	tr, err := n.router.Add(raftnet.RangeConfig{Range: id, Replica: keys.ReplicaID(n.id),
+	tr, err := n.router.Add(raftnet.RangeConfig{Range: id, Replica: keys.ReplicaID(n.id), Witness: n.id == n.c.witness,
 		AppliedTerm: rep.appliedTerm,
 		GetLog:      store.GetLog,
 	})
@@ -155,7 +156,7 @@ func (n *node) startRange(id keys.RangeID) {
 		var cfg raft.Configuration
 		for _, m := range n.c.nodes {
 			sid := raftnet.ServerID(m.id, keys.ReplicaID(m.id))
-			cfg.Servers = append(cfg.Servers, raft.Server{ID: sid, Address: raft.ServerAddress(sid)})
+			cfg.Servers = append(cfg.Servers, raft.Server{ID: sid, Address: raftnet.ServerAddress(sid, m.id == n.c.witness)})
 		}
 		require.NoError(t, raft.BootstrapCluster(conf, store, store, snaps, tr, cfg))
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/raftnet"
 )
 
 // A blackholed leader's ranges have a lease elsewhere well within a second, and the old
@@ -39,6 +40,50 @@ func TestFailoverAfterBlackhole(t *testing.T) {
 			c.close()
 		})
 	}
+}
+
+// A witness (S22) takes nothing over while a node with data can, even where it would be first. Where its
+// log is ahead it is elected, at once, has no lease, and hands on what it brought up to date.
+func TestWitnessComesLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, 3, 20, func(c *cluster) { c.witness = 3 })
+		c.leased(5*time.Second, 0)
+		c.moveAll(1)
+		c.net.Isolate(1)
+		require.Less(t, c.leased(3*time.Second, 1), 800*time.Millisecond)
+		for id := keys.RangeID(1); int(id) <= c.ranges; id++ {
+			require.Equal(t, keys.NodeID(2), c.holder(id))
+		}
+		c.net.HealAll()
+		time.Sleep(5 * time.Second)
+
+		c.net.Isolate(1)
+		for _, r := range c.node(2).reps {
+			require.NoError(t, r.r.Apply([]byte("x"), 0).Error())
+		}
+		c.net.HealNode(1)
+		c.net.Isolate(2)
+		start := time.Now()
+		for _, r := range c.node(3).reps {
+			for r.r.State() != raft.Leader {
+				require.Less(t, time.Since(start), 2*time.Second)
+				time.Sleep(time.Millisecond)
+			}
+		}
+		t.Logf("elected for its log after %v", time.Since(start))
+		for _, r := range c.node(3).reps {
+			for r.appliedTerm() != r.r.CurrentTerm() {
+				time.Sleep(time.Millisecond)
+			}
+			require.False(t, r.tr.Lease().Valid)
+			require.NoError(t, r.tr.Transfer(t.Context(), raftnet.ServerID(1, 1), "a test"))
+		}
+		t.Logf("leases with the data after %v", c.leased(time.Second, 2))
+		for _, r := range c.node(1).reps {
+			require.Equal(t, []string{"x"}, r.fsm.applied())
+		}
+		c.close()
+	})
 }
 
 // A node that only hears, or is only heard, loses its leases as well.

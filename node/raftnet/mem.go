@@ -92,6 +92,9 @@ func (n *MemNet) listenLocked(addr string) *MemNode {
 
 func (n *MemNet) identifyLocked(e *MemNode, id Identity) {
 	e.id.Store(&id)
+	if e.closed() {
+		return // it was killed while it started; its successor may be there already
+	}
 	n.byID[id.Node] = e
 	n.boots[id.Node] = max(n.boots[id.Node], id.Boot)
 }

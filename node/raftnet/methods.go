@@ -86,6 +86,8 @@ const (
 	MethodReplicaQuarantine Method = 65
 	// MethodReplicaClosed tells a node up to where timestamps are closed (S24).
 	MethodReplicaClosed Method = 69
+	// MethodReplicaTail asks a range's leader what a witness may drop of its log (S22).
+	MethodReplicaTail Method = 76
 	// MethodNodeStatus asks how a node is: version, start, disk (package host).
 	MethodNodeStatus Method = 66
 	// MethodFindings asks what is not as it should be with the ranges that a node leads (package host).

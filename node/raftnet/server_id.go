@@ -11,8 +11,8 @@ import (
 	"github.com/atolldb/atoll/node/keys"
 )
 
-// ServerID returns raft's name of a replica, "n<node>/<replica>". It serves as the
-// raft.ServerAddress as well (S29: never host:port). A replica that is added anew has a
+// ServerID returns raft's name of a replica, "n<node>/<replica>". It is its address as well, but
+// for the mark of a witness (S29: never host:port). A replica that is added anew has a
 // new replica ID, so that a server ID is never reused (S18).
 func ServerID(node keys.NodeID, replica keys.ReplicaID) raft.ServerID {
 	b := make([]byte, 0, 24)
@@ -22,9 +22,30 @@ func ServerID(node keys.NodeID, replica keys.ReplicaID) raft.ServerID {
 	return raft.ServerID(strconv.AppendInt(b, int64(replica), 10))
 }
 
-// ServerAddress returns the address under which raft knows a replica: its server ID.
-func ServerAddress(node keys.NodeID, replica keys.ReplicaID) raft.ServerAddress {
-	return raft.ServerAddress(ServerID(node, replica))
+// witnessMark follows the server ID in the address of a witness. A replica is a witness, or holds
+// data, under its ID for ever; so whoever knows the raft configuration knows what each server is,
+// also where the range's descriptor is behind it (S19, S22).
+const witnessMark = "+witness"
+
+// ServerAddress returns the address under which raft knows a replica: its server ID and, for a
+// witness, a mark. Nothing is sent there: the transport goes by IDs.
+func ServerAddress(id raft.ServerID, witness bool) raft.ServerAddress {
+	if witness {
+		return raft.ServerAddress(id) + witnessMark
+	}
+	return raft.ServerAddress(id)
+}
+
+// IsWitness reports whether a server of a raft configuration is a witness (S22). An address with
+// another mark is an error: such a replica must not be taken for one that holds the data.
+func IsWitness(s raft.Server) (bool, error) {
+	switch s.Address {
+	case raft.ServerAddress(s.ID):
+		return false, nil
+	case raft.ServerAddress(s.ID) + witnessMark:
+		return true, nil
+	}
+	return false, fmt.Errorf("raftnet: the address %q of replica %s marks a kind of replica that this binary does not know; upgrade this node", s.Address, s.ID)
 }
 
 // ParseServerID is the inverse of ServerID.

@@ -142,15 +142,27 @@ func (k *takeover) judge(t *RangeTransport, rf *raft.Raft, view pairs) verdict {
 
 // rank is this node's turn in taking the range over: 0 is first.
 func (k *takeover) rank(t *RangeTransport, rf *raft.Raft) int {
-	nodes, _ := t.voterNodes(rf)
+	voters, _ := t.voters(rf)
 	leader := t.Leader()
-	live := nodes[:0]
-	for _, n := range nodes {
-		if n == k.r.self || n != leader && k.r.support.Live(n) {
+	var live, witnesses []keys.NodeID
+	for _, s := range voters {
+		n, _, err := ParseServerID(s.ID)
+		if err != nil || n != k.r.self && (n == leader || !k.r.support.Live(n)) {
+			continue
+		}
+		if witness, err := IsWitness(s); witness || err != nil {
+			witnesses = append(witnesses, n)
+		} else {
 			live = append(live, n)
 		}
 	}
 	slices.Sort(live)
+	slices.Sort(witnesses)
+	// REQUIRES: S22. A witness comes after all that can serve, unless its log is ahead of theirs
+	// (betterLog).
+	if i := slices.Index(witnesses, k.r.self); i >= 0 {
+		return len(live) + i
+	}
 	if len(live) == 0 {
 		return 0
 	}

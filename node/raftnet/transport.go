@@ -39,6 +39,8 @@ import (
 type RangeConfig struct {
 	Range   keys.RangeID
 	Replica keys.ReplicaID
+	// Witness: the replica votes and leads, but never holds the lease (S22).
+	Witness bool
 	// AppliedTerm returns the highest term of which the FSM has applied an entry (or
 	// passed a barrier), with every command before it (raft.md rule 14).
 	AppliedTerm func() uint64
@@ -54,7 +56,7 @@ type RangeConfig struct {
 	// GateOwn does the same on the leader before a peer's success reaches raft.
 	GateOwn func(ctx context.Context, index uint64) error
 	// SendSnapshot sends the snapshot's data outside raft, verified and complete, before
-	// InstallSnapshot is sent. Nil refuses snapshots (a witness must).
+	// InstallSnapshot is sent. Nil refuses snapshots.
 	SendSnapshot func(ctx context.Context, to raft.ServerID, req *raft.InstallSnapshotRequest, data io.Reader) error
 	// ReceiveSnapshot opens the data that arrived for req; exactly req.Size bytes.
 	ReceiveSnapshot func(ctx context.Context, req *raft.InstallSnapshotRequest) (io.ReadCloser, error)
@@ -306,7 +308,7 @@ func (t *RangeTransport) Lease() LeaseStatus {
 	}
 	s := LeaseStatus{Leader: t.Leader()}
 	term := r.CurrentTerm()
-	if r.State() != raft.Leader || t.dropped.Load() >= term || t.ctx.Err() != nil ||
+	if r.State() != raft.Leader || t.cfg.Witness || t.dropped.Load() >= term || t.ctx.Err() != nil ||
 		t.cfg.AppliedTerm() != term || !t.router.support.Ready() {
 		return s
 	}

@@ -100,7 +100,7 @@ func (c *clusterInfo) rangeInfo(ctx context.Context, d *kv.RangeDescriptor) cata
 		if n, ok := c.n.Directory.Get(r.Node); ok {
 			zone = n.Zone
 		}
-		info.Replicas = append(info.Replicas, catalog.RangeReplica{Node: int32(r.Node), ID: int64(r.Replica), Voter: r.Type == kv.Voter, Zone: zone, Problem: r.Quarantine.String()})
+		info.Replicas = append(info.Replicas, catalog.RangeReplica{Node: int32(r.Node), ID: int64(r.Replica), Voter: r.Type.Votes(), Witness: !r.Type.HoldsData(), Zone: zone, Problem: r.Quarantine.String()})
 	}
 	return info
 }

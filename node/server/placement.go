@@ -108,9 +108,9 @@ func countChanges(out *session.PlacementPreview, c *fleet.Counts) {
 	for _, n := range c.Changes {
 		out.Changes += n
 	}
-	out.Copies = c.Changes[allocator.AddNonVoter] + c.Changes[allocator.AddWitness]
+	out.Copies = c.Changes[allocator.AddNonVoter] + c.Changes[allocator.AddWitness] + c.Changes[allocator.TurnWitness]
 	out.CopiedBytes = c.Bytes
-	out.Removed = c.Changes[allocator.Remove] + c.Changes[allocator.Replace] + 2*c.Changes[allocator.Shrink]
+	out.Removed = c.Changes[allocator.Remove] + c.Changes[allocator.Replace] + c.Changes[allocator.TurnWitness] + 2*c.Changes[allocator.Shrink]
 	out.Leases = c.Changes[allocator.TransferLease]
 }
 
@@ -149,7 +149,12 @@ func previewRange(r *catalog.RangeInfo, rule int) allocator.Range {
 	out := allocator.Range{ID: allocator.RangeID(r.ID), Rule: rule, Leaseholder: allocator.NodeID(r.Leaseholder), LeaseFor: longTime, Bytes: r.Bytes}
 	for _, rep := range r.Replicas {
 		a := allocator.Replica{Node: allocator.NodeID(rep.Node), Distrusted: rep.Problem != "", CaughtUp: true}
-		if !rep.Voter {
+		switch {
+		case rep.Witness && rep.Voter:
+			a.Type = allocator.Witness
+		case rep.Witness:
+			a.Type = allocator.NewWitness
+		case !rep.Voter:
 			a.Type = allocator.NonVoter
 		}
 		out.Replicas = append(out.Replicas, a)

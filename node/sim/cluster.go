@@ -205,12 +205,15 @@ func (p *process) run(ctx context.Context) {
 	}
 	log := slog.New(handler{t: s.trace, node: fmt.Sprintf("n%d", n.num()), s: s})
 	h, err := host.Open(ctx, host.Config{
-		Dir: "/store", FS: p.fs, Small: true, Join: join, AwaitRules: s.opts.Focus == FocusPolicies,
+		Dir: "/store", FS: p.fs, Small: true, Join: join, AwaitRules: s.opts.Focus.placed(),
 		Self:  cluster.NodeInfo{Addr: n.addr, Zone: n.zone},
 		Clock: hlc.NewClock(n.machine.wall, maxOffset), Time: n.machine,
 		Support: s.shape.support, Planted: s.opts.Plant.Raftnet | raftnet.PlantDisturb, Log: log,
 		PlantUnsyncedLog: s.opts.Plant.UnsyncedLog, PlantSkipRefresh: s.opts.Plant.SkipRefresh,
 		Listen: func(func(keys.NodeID) (string, bool), raftnet.BootRegistry) (host.Network, error) {
+			if p.dead.Load() {
+				return nil, errors.New("the node was killed while it started") // the address is its successor's
+			}
 			e := s.net.Listen(n.addr)
 			p.net.Store(e)
 			if p.dead.Load() {
@@ -247,7 +250,7 @@ func (p *process) run(ctx context.Context) {
 	if s.shape.shortLog > 0 {
 		s.stopping.Go(p.flush)
 	}
-	if s.opts.Focus == FocusPolicies {
+	if s.opts.Focus.placed() {
 		s.tell(p)
 	}
 	s.trace.add("n%d up, boot %d", n.num(), h.Boot)
@@ -290,6 +293,7 @@ func (s *sim) tune(c *store.Config) {
 	c.PlantEarlyFollowers = s.opts.Plant.EarlyFollowers
 	c.Pause = s.pause
 	c.PlantNoSupportCheck, c.PlantSkipTermCheck = s.opts.Plant.NoSupportCheck, s.opts.Plant.SkipTermCheck
+	c.PlantShortTail = s.opts.Plant.ShortTail
 	c.Interval = 500 * time.Millisecond
 	c.NoMerges, c.MergeAfter = s.shape.mergeAfter == 0, max(s.shape.mergeAfter, time.Second)
 }

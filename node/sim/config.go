@@ -43,7 +43,12 @@ const (
 	FocusRetries
 	// FocusPolicies: ranges follow policies that change, while nodes come and go in half of the seeds.
 	FocusPolicies
+	// FocusWitness: two zones hold the data, a third one has witnesses, and whole zones are lost.
+	FocusWitness
 )
+
+// placed reports whether ranges follow policies.
+func (f Focus) placed() bool { return f == FocusPolicies || f == FocusWitness }
 
 // Plant is a set of deliberate bugs.
 type Plant struct {
@@ -54,6 +59,7 @@ type Plant struct {
 	SkipTermCheck  bool // S5
 	NoHorizon      bool // S12
 	EarlyFollowers bool // S24
+	ShortTail      bool // S22
 }
 
 // shape is what a seed decides about a cluster before it starts.
@@ -119,6 +125,8 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 	switch focus {
 	case FocusPolicies:
 		s.drawZones(rng)
+	case FocusWitness:
+		s.drawWitnessZones(rng)
 	case FocusLeases:
 		s.zones, s.voters, s.support = []string{"a", "b", "c"}, 3, 250*time.Millisecond
 		s.faultGap = 100 * time.Millisecond
@@ -145,4 +153,21 @@ func (s *shape) drawZones(rng *rand.Rand) {
 	}
 	s.deadAfter = []time.Duration{1500, 4000, 60000}[rng.IntN(3)] * time.Millisecond
 	s.clients, s.think = 1, time.Duration(len(s.zones)*(15+rng.IntN(40)))*time.Millisecond
+}
+
+// drawWitnessZones makes three to six nodes in zones a and b, which hold the data, and w. Logs are
+// mostly short, so that a witness has no more than it must (S22).
+func (s *shape) drawWitnessZones(rng *rand.Rand) {
+	s.zones = [][]string{{"a", "b", "w"}, {"a", "b", "w"}, {"a", "b", "w", "a"}, {"a", "b", "w", "w"}, {"a", "b", "w", "a", "b", "w"}, {"a", "b", "w", "a", "b"}}[rng.IntN(6)]
+	s.voters, s.spares = 3, nil
+	if len(s.zones) >= 5 && rng.IntN(2) == 0 {
+		s.voters = 5
+	}
+	if rng.IntN(3) == 0 {
+		s.spares = append(s.spares, s.zones[rng.IntN(len(s.zones))])
+	}
+	s.deadAfter = []time.Duration{1500, 4000, 60000}[rng.IntN(3)] * time.Millisecond
+	s.shortLog = []uint64{0, 4, 4}[rng.IntN(3)]
+	s.faultGap = time.Duration(300+rng.IntN(1200)) * time.Millisecond
+	s.clients, s.think = 1+rng.IntN(2), time.Duration(len(s.zones)*(10+rng.IntN(30)))*time.Millisecond
 }

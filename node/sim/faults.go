@@ -108,6 +108,9 @@ func (s *sim) draw() plan {
 		}
 		// No byte is flipped: what is copied before it is found would be a majority.
 		often, kinds = 3, 4
+	case FocusWitness:
+		// No byte is flipped: of two copies nobody can tell which is right (S23).
+		often, kinds = 4, 4
 	}
 	if len(s.shape.spares) > 0 && s.rng.IntN(often) == 0 {
 		if p, ok := s.member(s.rng.IntN(kinds), a); ok {
@@ -115,6 +118,10 @@ func (s *sim) draw() plan {
 		}
 	}
 	switch s.opts.Focus {
+	case FocusWitness:
+		if p, ok := s.drawWitness(hold, lost); ok {
+			return p
+		}
 	case FocusLeases:
 		kind = []int{0, 0, 5, 5, 7, 8, 8, 9, 9, 18, 18, 18, 18, 24, 24, 20, 17}[s.rng.IntN(17)]
 		hold = s.between(time.Millisecond, 600*time.Millisecond)

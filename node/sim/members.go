@@ -144,11 +144,11 @@ func (s *sim) quiet() bool {
 				if rd.Quarantine != kv.Trusted {
 					return false
 				}
-				if rd.Type == kv.Voter {
+				if rd.Type.Votes() {
 					voters++
 				}
 			}
-			if s.opts.Focus == FocusPolicies {
+			if s.opts.Focus.placed() {
 				if voters < 3 || voters%2 == 0 {
 					return false
 				}

@@ -62,3 +62,6 @@ func TestPlantedNoIncomingGuard(t *testing.T) {
 func TestPlantedNoEpochMatch(t *testing.T) {
 	bites(t, FocusLeases, Plant{Raftnet: raftnet.PlantNoEpochMatch})
 }
+
+// A witness drops what a data replica that is away still needs (S22).
+func TestPlantedShortTail(t *testing.T) { bites(t, FocusWitness, Plant{ShortTail: true}) }

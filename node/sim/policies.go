@@ -140,9 +140,50 @@ func (s *sim) tell(p *process) {
 	})
 }
 
+// placeWitnesses puts the policy in force that zone w has witnesses, or the default one.
+func (s *sim) placeWitnesses(witnesses bool) {
+	t := s.lasting()
+	p := &policies.Policy{Name: "everywhere", Survive: policies.SurviveZone, Voters: s.shape.voters}
+	if witnesses {
+		p.Name = "a-witness"
+		for _, z := range t.ZoneNames() {
+			role := policies.Replica
+			if z == "w" {
+				role = policies.Witness
+			}
+			p.Zones = append(p.Zones, policies.ZoneRole{Zone: z, Role: role})
+		}
+	}
+	if p.Check(t) != nil {
+		p.Voters = 3 // five can't be had with the nodes that stay
+	}
+	if p.Check(t) != nil {
+		return
+	}
+	m, err := policies.CompileAll(t, map[string]*policies.Policy{p.Name: p}, policies.Bindings{{}: p.Name}, nil)
+	if err != nil {
+		s.fault("compiling %s: %w", p.Name, err)
+		return
+	}
+	s.policies.mu.Lock()
+	s.policies.rules = m
+	s.policies.mu.Unlock()
+	s.trace.add("policy %s", p.Name)
+	for _, n := range s.nodes {
+		if p := n.running(); p != nil {
+			s.tell(p)
+		}
+	}
+}
+
 // settlePolicies leaves policies in force that the nodes that stay can carry out.
 func (s *sim) settlePolicies() {
-	if s.opts.Focus != FocusPolicies {
+	switch s.opts.Focus {
+	case FocusWitness:
+		s.placeWitnesses(true)
+		return
+	case FocusPolicies:
+	default:
 		return
 	}
 	f, t := &s.policies, s.lasting()
@@ -178,14 +219,18 @@ func (s *sim) obeys(d *kv.RangeDescriptor, holder keys.NodeID) error {
 	voting, copies := map[string]int{}, map[string]int{} // by zone
 	for _, rd := range d.Replicas {
 		zone := s.zoneOf(rd.Node)
-		if rd.Type == kv.NonVoter {
+		if !rd.Type.Votes() {
 			copies[zone]++
 			continue
 		}
 		voting[zone]++
-		voters = append(voters, placement.Voter{Node: int32(rd.Node), At: topology.Locality{Region: "sim", Zone: zone}})
-		if z, ok := rule.Zone(zone); !ok || z.Voter != placement.Data {
-			return fmt.Errorf("%s: n%d votes in zone %q, where policy %s wants no voter", d, rd.Node, zone, rule.Policy)
+		voters = append(voters, placement.Voter{Node: int32(rd.Node), At: topology.Locality{Region: "sim", Zone: zone}, Witness: rd.Type == kv.Witness})
+		want := placement.Data
+		if rd.Type == kv.Witness {
+			want = placement.Witness
+		}
+		if z, ok := rule.Zone(zone); !ok || z.Voter != want {
+			return fmt.Errorf("%s: the %s on n%d is in zone %q, where policy %s wants none", d, rd.Type, rd.Node, zone, rule.Policy)
 		}
 	}
 	if len(voters) != rule.Voters || placement.Survives(voters, rule.Survive) < 1 {

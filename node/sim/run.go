@@ -48,8 +48,11 @@ func (s *sim) run() {
 		s.fault("%w", err)
 		return
 	}
-	if s.opts.Focus == FocusPolicies {
+	switch s.opts.Focus {
+	case FocusPolicies:
 		s.drawPolicies()
+	case FocusWitness:
+		s.placeWitnesses(true)
 	}
 	time.Sleep(time.Second)
 	w := &watcher{s: s, terms: map[keys.RangeID]uint64{}, by: map[keys.RangeID]keys.NodeID{}}

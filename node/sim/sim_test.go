@@ -43,7 +43,7 @@ func simulate(t *testing.T, opts Options) *Report {
 
 // TestFocus runs the mixes of faults in which some planted bugs are looked for.
 func TestFocus(t *testing.T) {
-	for name, focus := range map[string]Focus{"leases": FocusLeases, "transfers": FocusTransfers, "partitions": FocusPartitions, "retries": FocusRetries, "members": FocusMembers, "policies": FocusPolicies} {
+	for name, focus := range map[string]Focus{"leases": FocusLeases, "transfers": FocusTransfers, "partitions": FocusPartitions, "retries": FocusRetries, "members": FocusMembers, "policies": FocusPolicies, "witness": FocusWitness} {
 		t.Run(name, func(t *testing.T) {
 			n := uint64(4)
 			if isSet("seeds") {

@@ -30,7 +30,7 @@ func (s *sim) untilWhole() error {
 	var before map[keys.RangeID]uint64
 	var why error
 	limit := wholeLimit
-	if s.opts.Focus == FocusPolicies {
+	if s.opts.Focus.placed() {
 		limit = policyLimit
 	}
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
@@ -117,7 +117,7 @@ func (s *sim) positions() (map[keys.RangeID]uint64, error) {
 			out[id] = a
 		}
 	}
-	if s.opts.Focus == FocusPolicies {
+	if s.opts.Focus.placed() {
 		if err := s.content(); err != nil {
 			return nil, err
 		}
@@ -127,7 +127,7 @@ func (s *sim) positions() (map[keys.RangeID]uint64, error) {
 
 // inPlace checks that a range has the replicas that it should have.
 func (s *sim) inPlace(d *kv.RangeDescriptor, holder keys.NodeID) error {
-	if s.opts.Focus == FocusPolicies {
+	if s.opts.Focus.placed() {
 		return s.obeys(d, holder)
 	}
 	for _, r := range d.Replicas {
@@ -169,7 +169,11 @@ func (s *sim) compareReplicas(patient bool) error {
 		at  uint64
 		sum [32]byte
 	}
-	seen := map[keys.RangeID]digest{}
+	type kind struct {
+		id        keys.RangeID
+		structure bool // what a witness has as well (S22)
+	}
+	seen := map[kind]digest{}
 	for _, n := range s.nodes {
 		if n.retired.Load() {
 			continue
@@ -187,28 +191,35 @@ func (s *sim) compareReplicas(patient bool) error {
 				continue
 			}
 			st, err := group.LoadState(snap, r.Desc.RangeID)
-			var sum [32]byte
-			if err == nil {
-				sum, err = mvcc.Digest(snap, group.ReplicatedSpans(&st.Desc)...)
-			}
 			if err != nil {
 				return errors.Join(err, snap.Close())
 			}
-			d, ok := seen[r.Desc.RangeID]
-			if !ok {
-				seen[r.Desc.RangeID] = digest{n.num(), st.Applied.Index, sum}
-				continue
+			spans := map[bool][]keys.Span{true: group.StructureSpans(&st.Desc), false: group.ReplicatedSpans(&st.Desc)}
+			if r.Witness {
+				delete(spans, false)
 			}
-			if d.at != st.Applied.Index {
-				_ = snap.Close()
-				return errMoved
-			}
-			if d.sum != sum {
-				err := fmt.Errorf("replicas of %s differ at index %d: n%d and n%d", &st.Desc, d.at, d.n, n.num())
-				if s.members.flipped.Load() && patient {
-					return errors.Join(errFlipped, err, snap.Close())
+			for structure, of := range spans {
+				sum, err := mvcc.Digest(snap, of...)
+				if err != nil {
+					return errors.Join(err, snap.Close())
 				}
-				s.fault("%w", err)
+				k := kind{r.Desc.RangeID, structure}
+				d, ok := seen[k]
+				if !ok {
+					seen[k] = digest{n.num(), st.Applied.Index, sum}
+					continue
+				}
+				if d.at != st.Applied.Index {
+					_ = snap.Close()
+					return errMoved
+				}
+				if d.sum != sum {
+					err := fmt.Errorf("replicas of %s differ at index %d: n%d and n%d (structure only: %t)", &st.Desc, d.at, d.n, n.num(), structure)
+					if s.members.flipped.Load() && patient {
+						return errors.Join(errFlipped, err, snap.Close())
+					}
+					s.fault("%w", err)
+				}
 			}
 		}
 		if err := snap.Close(); err != nil {

@@ -137,17 +137,18 @@ func (s *Store) command(term uint64) *raftcmd.Command {
 	return &raftcmd.Command{Term: term, Proposer: s.cfg.Node}
 }
 
-// sameMembers reports whether a raft configuration and a descriptor name the same replicas.
+// sameMembers reports whether a raft configuration and a descriptor name the same replicas, and as
+// the same kinds.
 func sameMembers(c raft.Configuration, d *kv.RangeDescriptor) bool {
 	if len(c.Servers) != len(d.Replicas) {
 		return false
 	}
-	want := map[raft.ServerID]raft.ServerSuffrage{}
+	want := map[raft.ServerID]raft.Server{}
 	for _, sv := range group.Configuration(d).Servers {
-		want[sv.ID] = sv.Suffrage
+		want[sv.ID] = sv
 	}
 	for _, sv := range c.Servers {
-		if suf, ok := want[sv.ID]; !ok || suf != sv.Suffrage {
+		if want[sv.ID] != sv {
 			return false
 		}
 	}

@@ -43,8 +43,8 @@ func (s *Store) changeReplicas(ctx context.Context, rr *replica.Replica, req *kv
 		return nil, &kv.InvalidRequestError{Detail: fmt.Sprintf("range %d has generation %d, the change was decided at %d; decide again", r.rangeID, g, req.Generation)}
 	}
 	switch req.Kind {
-	case kv.AddNonVoter:
-		err = s.addNonVoter(ctx, r, req.Node)
+	case kv.AddNonVoter, kv.AddWitness:
+		err = s.addLearner(ctx, r, req.Node, req.Kind)
 	case kv.PromoteToVoter:
 		err = s.promote(ctx, r, req.Node)
 	case kv.RemoveReplica:
@@ -97,8 +97,8 @@ func (s *Store) followConfig(ctx context.Context, r *rep) error {
 			return err
 		}
 		rd := kv.ReplicaDescriptor{Node: node, Replica: id, Quarantine: distrust[id]}
-		if sv.Suffrage != raft.Voter {
-			rd.Type = kv.NonVoter
+		if rd.Type, err = replicaType(sv); err != nil {
+			return err
 		}
 		d.Replicas = append(d.Replicas, rd)
 		d.NextReplicaID = max(d.NextReplicaID, id+1)
@@ -111,6 +111,20 @@ func (s *Store) followConfig(ctx context.Context, r *rep) error {
 	cmd.ChangeDesc = &d
 	_, err := r.Propose(ctx, cmd)
 	return err
+}
+
+// replicaType is what a server of a raft configuration is.
+func replicaType(sv raft.Server) (kv.ReplicaType, error) {
+	witness, err := raftnet.IsWitness(sv)
+	switch votes := sv.Suffrage == raft.Voter; {
+	case witness && votes:
+		return kv.Witness, err
+	case witness:
+		return kv.NewWitness, err
+	case votes:
+		return kv.Voter, err
+	}
+	return kv.NonVoter, err
 }
 
 // reconfigure makes one raft configuration change and lets the descriptor follow.
@@ -129,13 +143,18 @@ func (s *Store) reconfigure(ctx context.Context, r *rep, kind group.Change, id r
 	return s.followConfig(ctx, r)
 }
 
-func (s *Store) addNonVoter(ctx context.Context, r *rep, node keys.NodeID) error {
+// addLearner makes a replica that does not vote yet: one with data, or a witness (S22).
+func (s *Store) addLearner(ctx context.Context, r *rep, node keys.NodeID, kind kv.ReplicaChangeKind) error {
+	typ, change := kv.NonVoter, group.AddLearner
+	if kind == kv.AddWitness {
+		typ, change = kv.NewWitness, group.AddWitness
+	}
 	d := r.desc().Clone()
 	if _, ok := d.Replica(node); ok {
 		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has a replica of %s already", node, &d)}
 	}
 	id := d.NextReplicaID
-	d.Replicas = append(d.Replicas, kv.ReplicaDescriptor{Node: node, Replica: id, Type: kv.NonVoter})
+	d.Replicas = append(d.Replicas, kv.ReplicaDescriptor{Node: node, Replica: id, Type: typ})
 	added := &d.Replicas[len(d.Replicas)-1]
 	err := s.createReplica(ctx, node, id, &d)
 	if spent := (*spentError)(nil); errors.As(err, &spent) && spent.lowest > id {
@@ -147,7 +166,7 @@ func (s *Store) addNonVoter(ctx context.Context, r *rep, node keys.NodeID) error
 	if err != nil {
 		return fmt.Errorf("store: making replica %d of range %d on node %d: %w", id, r.rangeID, node, err)
 	}
-	return s.reconfigure(ctx, r, group.AddLearner, raftnet.ServerID(node, id))
+	return s.reconfigure(ctx, r, change, raftnet.ServerID(node, id))
 }
 
 // caughtUp reports whether a follower has the log.
@@ -160,8 +179,8 @@ func (r *rep) caughtUp(id raft.ServerID) bool {
 
 func (s *Store) promote(ctx context.Context, r *rep, node keys.NodeID) error {
 	rd, ok := r.desc().Replica(node)
-	if !ok || rd.Type != kv.NonVoter {
-		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has no non-voter of %s", node, r.desc())}
+	if !ok || rd.Type.Votes() {
+		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has no replica of %s without a vote", node, r.desc())}
 	}
 	if rd.Quarantine != kv.Trusted {
 		return &kv.InvalidRequestError{Detail: fmt.Sprintf("replica %d of range %d is quarantined: %s", rd.Replica, r.rangeID, rd.Quarantine)}
@@ -181,6 +200,9 @@ func (s *Store) promote(ctx context.Context, r *rep, node keys.NodeID) error {
 			return fmt.Errorf("%w: the lease is gone", replica.ErrRejected)
 		}
 	}
+	if err := s.awaitCopies(ctx, r, rd, true); err != nil {
+		return err
+	}
 	return s.reconfigure(ctx, r, group.AddVoter, id)
 }
 
@@ -188,17 +210,17 @@ func (s *Store) promote(ctx context.Context, r *rep, node keys.NodeID) error {
 var errNeedsTransfer = errors.New("store: the leaseholder's own replica can't be removed or demoted; transfer the lease first")
 
 // votesWithout refuses to take the vote of a replica that the range can't do without.
-func (s *Store) votesWithout(r *rep, rd kv.ReplicaDescriptor) error {
+func (s *Store) votesWithout(ctx context.Context, r *rep, rd kv.ReplicaDescriptor) error {
 	if rd.Node == s.cfg.Node {
 		return errNeedsTransfer
 	}
-	if rd.Type != kv.Voter {
+	if !rd.Type.Votes() {
 		return nil
 	}
 	d := r.desc()
 	voters, reachable := 0, 0
 	for _, o := range d.Replicas {
-		if o.Type != kv.Voter {
+		if !o.Type.Votes() {
 			continue
 		}
 		voters++
@@ -211,16 +233,16 @@ func (s *Store) votesWithout(r *rep, rd kv.ReplicaDescriptor) error {
 		return fmt.Errorf("%w: without the vote of node %d there would be %d reachable voters of %s, fewer than the quorum of %d",
 			replica.ErrRejected, rd.Node, reachable, d, quorum)
 	}
-	return nil
+	return s.awaitCopies(ctx, r, rd, false)
 }
 
 // demote takes a replica's vote and keeps the replica.
 func (s *Store) demote(ctx context.Context, r *rep, node keys.NodeID) error {
 	rd, ok := r.desc().Replica(node)
-	if !ok || rd.Type != kv.Voter {
+	if !ok || !rd.Type.Votes() {
 		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has no voter of %s", node, r.desc())}
 	}
-	if err := s.votesWithout(r, rd); err != nil {
+	if err := s.votesWithout(ctx, r, rd); err != nil {
 		return err
 	}
 	return s.reconfigure(ctx, r, group.Demote, raftnet.ServerID(node, rd.Replica))
@@ -231,7 +253,7 @@ func (s *Store) removeMember(ctx context.Context, r *rep, node keys.NodeID) erro
 	if !ok {
 		return &kv.InvalidRequestError{Detail: fmt.Sprintf("node %d has no replica of %s", node, r.desc())}
 	}
-	if err := s.votesWithout(r, rd); err != nil {
+	if err := s.votesWithout(ctx, r, rd); err != nil {
 		return err
 	}
 	if err := s.reconfigure(ctx, r, group.Remove, raftnet.ServerID(node, rd.Replica)); err != nil {

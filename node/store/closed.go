@@ -89,7 +89,7 @@ func (c *closedReads) settle(applied uint64) {
 // (S23), or whose group does not run, may serve nothing.
 func (r *rep) closedState() replica.ClosedState {
 	g := r.group.Load()
-	if g == nil || r.distrusted.Load() {
+	if g == nil || r.distrusted.Load() || r.witness { // a witness has no data (S22)
 		return replica.ClosedState{}
 	}
 	instance := g.Raft() // another one after each snapshot
@@ -155,7 +155,7 @@ func (s *Store) closeClass(fresh bool, target hlc.Timestamp, out map[keys.NodeID
 		}
 		e := closedEntry{rangeID: d.RangeID, promise: promise{ts, g.AppliedIndex()}}
 		for i := range d.Replicas {
-			if rd := &d.Replicas[i]; rd.Node != s.cfg.Node && rd.Type != kv.Witness && rd.Quarantine == kv.Trusted {
+			if rd := &d.Replicas[i]; rd.Node != s.cfg.Node && rd.Type.HoldsData() && rd.Quarantine == kv.Trusted {
 				out[rd.Node] = append(out[rd.Node], e)
 			}
 		}

@@ -169,7 +169,7 @@ func (s *Store) survey(ctx context.Context, r *rep) (*survey, error) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for _, rd := range v.desc.Replicas {
-		if rd.Node == s.cfg.Node || rd.Type == kv.Witness || !s.cfg.Support.Live(rd.Node) {
+		if rd.Node == s.cfg.Node || !rd.Type.HoldsData() || !s.cfg.Support.Live(rd.Node) {
 			continue
 		}
 		wg.Go(func() {
@@ -220,7 +220,7 @@ func (s *Store) settleSurvey(ctx context.Context, r *rep, v *survey) error {
 		s.metrics.mismatches.Inc()
 		s.logger.Error("the replicas of a range differ and no majority of its voters agrees: nothing is removed. Find out which copy is right, and decommission the nodes of the others",
 			"range", r.rangeID, "index", v.index, "digests", v.String())
-		if len(v.sums) < len(v.desc.Replicas) {
+		if len(v.sums) < v.copies() {
 			return errUnheard
 		}
 		return nil
@@ -250,10 +250,23 @@ func (s *Store) settleSurvey(ctx context.Context, r *rep, v *survey) error {
 	return errors.Join(errs...)
 }
 
+// copies counts the replicas that have data to compare: not the witnesses (S22).
+func (v *survey) copies() (n int) {
+	for _, rd := range v.desc.Replicas {
+		if rd.Type.HoldsData() {
+			n++
+		}
+	}
+	return n
+}
+
 // String lists the digests, shortened, by node.
 func (v *survey) String() string {
 	out := ""
 	for _, rd := range v.desc.Replicas {
+		if !rd.Type.HoldsData() {
+			continue
+		}
 		if sum, ok := v.sums[rd.Replica]; ok {
 			out += fmt.Sprintf("n%d/%d=%x ", rd.Node, rd.Replica, sum[:6])
 		} else {

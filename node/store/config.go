@@ -88,6 +88,9 @@ type Config struct {
 	CompareEvery time.Duration
 	// CompareBytesPerSecond paces the reading for digests on this node. Default 16 MiB.
 	CompareBytesPerSecond int64
+	// WitnessLogBytes is how long the log of a witness may grow while a data replica is away (S22);
+	// beyond it the range is at risk. Default 1 GiB.
+	WitnessLogBytes int64
 	// Pause, if not nil, is called where other goroutines may come in between: after an
 	// evaluation, before a proposal. The simulator lets time pass there.
 	Pause func()
@@ -107,6 +110,8 @@ type Config struct {
 	// PlantEarlyFollowers is another one: replicas serve closed timestamps before they have applied
 	// what was written below (breaks S24).
 	PlantEarlyFollowers bool
+	// PlantShortTail is another one: a witness drops what a data replica still needs (breaks S22).
+	PlantShortTail bool
 }
 
 func (c *Config) ensureDefaults() {
@@ -126,6 +131,7 @@ func (c *Config) ensureDefaults() {
 	def(&c.Interval, time.Second)
 	def(&c.SnapshotBytesPerSecond, 64<<20)
 	def(&c.CompareEvery, 6*time.Hour)
+	def(&c.WitnessLogBytes, 1<<30)
 	def(&c.CompareBytesPerSecond, 16<<20)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -175,6 +181,9 @@ func (c *Config) validate() error {
 	}
 	if c.ClosedLag < 10*time.Millisecond {
 		errs = append(errs, fmt.Errorf("store: ClosedLag is %s, the minimum is 10ms", c.ClosedLag))
+	}
+	if c.WitnessLogBytes < 1<<20 {
+		errs = append(errs, fmt.Errorf("store: WitnessLogBytes is %d, the minimum is %d", c.WitnessLogBytes, 1<<20))
 	}
 	if c.Interval < 10*time.Millisecond {
 		errs = append(errs, fmt.Errorf("store: Interval is %s, the minimum is 10ms", c.Interval))

@@ -22,7 +22,7 @@ func (s *Store) Copies() []Copy {
 	var out []Copy
 	for _, t := range s.snapshot.Transfers() {
 		c := Copy{Range: t.Range, To: t.To, Since: t.Since, Sent: t.Sent}
-		if r := s.get(t.Range); r != nil {
+		if r := s.get(t.Range); r != nil && !t.Witness {
 			c.Total = r.size.Load()
 		}
 		c.Total = max(c.Total, c.Sent)

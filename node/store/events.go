@@ -35,7 +35,7 @@ func (r *rep) recordLease(term uint64) {
 // recordChange writes down a replica change that was made.
 func (s *Store) recordChange(id keys.RangeID, kind kv.ReplicaChangeKind, node keys.NodeID, why string) {
 	s.record(events.Event{Kind: events.Replica, RangeID: id, Other: node, Cause: why,
-		What: fmt.Sprintf("%s node %d", [...]string{"a non-voter was made on", "a voter now is the replica on", "the replica was removed from", "a non-voter now is the replica on"}[kind], node)})
+		What: fmt.Sprintf("%s node %d", [...]string{"a non-voter was made on", "a voter now is the replica on", "the replica was removed from", "a non-voter now is the replica on", "a witness was made on"}[kind], node)})
 }
 
 // recordSplit writes down a split that was made. The right side's first election is due to it.
@@ -63,6 +63,8 @@ func splitOff(left *kv.RangeDescriptor) raftnet.Cause {
 // whyAway says why this node gives the range's lease away.
 func (s *Store) whyAway(r *rep) string {
 	switch {
+	case r.witness:
+		return "its replica is a witness"
 	case r.distrusted.Load():
 		return "its replica is quarantined"
 	case s.draining.Load():

@@ -17,6 +17,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add(whole.encode())
 	f.Add(encodeLowest(9))
 	f.Add(encodeFrozenMsg(3, 4, &raftcmd.FreezeTrigger{Attempt: raftcmd.ID{1}, Left: 2, LeftStart: keys.Key("a"), LeftGeneration: 5, Generation: 6}))
+	f.Add(encodeReplicaMsg(3, &kv.RangeDescriptor{RangeID: 7, Start: keys.Key("a"), End: keys.Key("z"), Replicas: []kv.ReplicaDescriptor{{Node: 1, Replica: 3, Type: kv.Witness}}}))
+	f.Add(encodeTail(7, 3, 99))
+	f.Add(encodeCopies(5, 9))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if id, d, err := decodeReplicaMsg(b); err == nil {
 			again, d2, err := decodeReplicaMsg(encodeReplicaMsg(id, d))
@@ -36,6 +39,12 @@ func FuzzDecode(f *testing.F) {
 		}
 		if id, err := decodeLowest(b); err == nil {
 			require.Equal(t, b, encodeLowest(id))
+		}
+		if id, rep, dropped, err := decodeTail(b); err == nil {
+			require.Equal(t, b, encodeTail(id, rep, dropped))
+		}
+		if all, two, err := decodeCopies(b); err == nil {
+			require.Equal(t, b, encodeCopies(all, two))
 		}
 	})
 }

@@ -99,7 +99,7 @@ func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, planned m
 		return logBytes, true // nothing is marked as done
 	}
 	jobs := s.jobs(r, now, planned)
-	if worth && now.Sub(r.q.lastTruncate) > s.cfg.Interval {
+	if (worth || r.cutShort.Load()) && now.Sub(r.q.lastTruncate) > s.truncateEvery(r) {
 		r.q.lastTruncate = now
 		jobs = append(jobs, job{"truncate the log", s.truncate})
 	}
@@ -122,6 +122,14 @@ func (s *Store) look(r *rep, now time.Time, slots *semaphore.Weighted, planned m
 		slots.Release(1)
 	}
 	return logBytes, false
+}
+
+// truncateEvery is how often a log that is long is looked at: a witness asks another node.
+func (s *Store) truncateEvery(r *rep) time.Duration {
+	if r.witness {
+		return 2 * s.cfg.Interval
+	}
+	return s.cfg.Interval
 }
 
 // job is work on a range.
@@ -272,12 +280,14 @@ func (r *rep) followed(d *kv.RangeDescriptor) bool {
 	return true
 }
 
-func (s *Store) truncate(_ context.Context, r *rep) error {
-	before, err := r.group.Load().Truncate()
+func (s *Store) truncate(ctx context.Context, r *rep) error {
+	if r.witness {
+		return s.truncateWitness(ctx, r)
+	}
+	_, err := r.group.Load().Truncate()
 	if err == nil {
 		s.metrics.truncations.Inc()
 	}
-	_ = before
 	return err
 }
 
@@ -339,7 +349,7 @@ func (s *Store) ensureVoters(ctx context.Context, r *rep) error {
 	}
 	var errs []error
 	for _, rd := range d.Replicas {
-		if rd.Node != s.cfg.Node && rd.Type != kv.NonVoter && s.cfg.Support.Live(rd.Node) {
+		if rd.Node != s.cfg.Node && rd.Type.Votes() && s.cfg.Support.Live(rd.Node) {
 			errs = append(errs, s.createReplica(ctx, rd.Node, rd.Replica, d))
 		}
 	}

@@ -154,8 +154,8 @@ func mergeable(l, r *kv.RangeDescriptor) error {
 		switch {
 		case !ok || a.Type != b.Type:
 			return refuse("they have not the same kind of replica on node %d; both need the same nodes", a.Node)
-		case a.Type == kv.Witness:
-			return refuse("node %d holds a witness, which applies nothing; ranges with witnesses are not merged yet", a.Node)
+		case !a.Type.HoldsData():
+			return refuse("node %d holds a witness; ranges with witnesses are not merged yet", a.Node)
 		case a.Quarantine != kv.Trusted || b.Quarantine != kv.Trusted:
 			return refuse("the replica on node %d is quarantined; wait until it is replaced", a.Node)
 		}

@@ -26,6 +26,7 @@ func (s *Store) handle() {
 	n.Handle(raftnet.MethodKVRangeLookup, s.onMetaDesc)
 	n.Handle(raftnet.MethodStatus, s.onStatus)
 	n.Handle(raftnet.MethodReplicaClosed, s.onClosed)
+	n.Handle(raftnet.MethodReplicaTail, s.onTail)
 }
 
 const (

@@ -13,7 +13,7 @@ type metrics struct {
 
 	splits, removals, changes, transfers, repairs, metaWrites, truncations, flushes, failures prometheus.Counter
 	collected, pileups, orphans, snapshotBytes, mismatches                                    prometheus.Counter
-	comparisons, digestBytes, quarantines, loadSplits, hotSpots                               prometheus.Counter
+	comparisons, digestBytes, quarantines, loadSplits, hotSpots, forcedTails                  prometheus.Counter
 	merges, mergesBegun, mergesAbandoned                                                      prometheus.Counter
 }
 
@@ -49,6 +49,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.quarantines = c("quarantines_total", "Replicas quarantined by this node as leaseholder.")
 	m.loadSplits = c("load_splits_total", "Ranges that this node split by load.")
 	m.hotSpots = c("hot_spots_total", "Times that a range's load could not be divided by a split.")
+	m.forcedTails = c("witness_log_cuts_total", "Times that a witness of this node dropped entries of its log which it should have kept, for want of room.")
 	g("range_load_cores", "What the ranges cost this node by their rates of batches and commands, in cores.", s.cores)
 	count := func(f func(*rep) int32) func() float64 {
 		return func() float64 {
@@ -65,6 +66,12 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 		count(func(r *rep) int32 { return r.untrusted.Load() }))
 	g("undecided_ranges", "Ranges led by this node whose replicas differ without a majority that agrees.", count(func(r *rep) int32 {
 		if r.undecided.Load() {
+			return 1
+		}
+		return 0
+	}))
+	g("at_risk_ranges", "Ranges led by this node whose newest writes one failure domain has alone, because a witness's log had to be cut.", count(func(r *rep) int32 {
+		if r.atRisk.Load() {
 			return 1
 		}
 		return 0

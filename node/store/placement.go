@@ -82,7 +82,7 @@ const maxFindings = 1000
 // note remembers what a plan found.
 func (s *Store) note(plan *allocator.Plan, now time.Time) {
 	s.stuck.Store(int64(len(plan.Stuck)))
-	var found []Finding
+	found := s.findRisks()
 	for _, f := range plan.Stuck {
 		found = append(found, Finding{Range: keys.RangeID(f.Range), Stuck: true, Reason: f.Reason})
 	}
@@ -261,6 +261,11 @@ func countLoad(v *allocator.View) bool {
 	return false
 }
 
+// AllocatorType is what the allocator calls a type of replica.
+func AllocatorType(t kv.ReplicaType) allocator.ReplicaType {
+	return [...]allocator.ReplicaType{allocator.Voter, allocator.NonVoter, allocator.Witness, allocator.NewWitness}[t]
+}
+
 // rangeView is what the allocator sees of a range.
 func (s *Store) rangeView(r *rep, d *kv.RangeDescriptor, now time.Time) allocator.Range {
 	out := allocator.Range{ID: allocator.RangeID(d.RangeID), Leaseholder: allocator.NodeID(s.cfg.Node), Bytes: r.size.Load(),
@@ -270,9 +275,7 @@ func (s *Store) rangeView(r *rep, d *kv.RangeDescriptor, now time.Time) allocato
 		_, gone := r.gone.Load(rd.Replica)
 		rep := allocator.Replica{Node: allocator.NodeID(rd.Node), Distrusted: rd.Quarantine != kv.Trusted || gone,
 			CaughtUp: rd.Node == s.cfg.Node || r.caughtUp(raftnet.ServerID(rd.Node, rd.Replica))}
-		if rd.Type == kv.NonVoter {
-			rep.Type = allocator.NonVoter
-		}
+		rep.Type = AllocatorType(rd.Type)
 		out.Replicas = append(out.Replicas, rep)
 	}
 	return out

@@ -29,7 +29,7 @@ func (c *testCluster) violations(m *policies.Map) (out []string) {
 		for _, rd := range d.Replicas {
 			at, _ := c.nodes[0].dir.Get(rd.Node) // a join that was tried again has used up an ID
 			zone := at.Zone
-			zones[zone] += [...]string{"v", "n"}[rd.Type]
+			zones[zone] += [...]string{"v", "n", "w", "x"}[rd.Type]
 			if z, _ := rule.Zone(zone); rd.Type == kv.Voter {
 				best = min(best, z.LeaseRank)
 			}
@@ -37,8 +37,8 @@ func (c *testCluster) violations(m *policies.Map) (out []string) {
 		voters := 0
 		for zone, has := range zones {
 			z, _ := rule.Zone(zone)
-			voters += strings.Count(has, "v")
-			if strings.Contains(has, "v") && z.Voter != placement.Data || strings.Contains(has, "n") != (z.NonVoter == placement.Always) {
+			voters += strings.Count(has, "v") + strings.Count(has, "w")
+			if strings.Contains(has, "v") && z.Voter != placement.Data || strings.Contains(has, "w") != (z.Voter == placement.Witness) || strings.Contains(has, "x") || strings.Contains(has, "n") != (z.NonVoter == placement.Always) {
 				out = append(out, fmt.Sprintf("%s: zone %s has %q", d, zone, has))
 			}
 		}

@@ -76,6 +76,9 @@ func (r *rep) sendSnapshot(ctx context.Context, o group.Outgoing) (group.Install
 	if r.distrusted.Load() {
 		return group.Installed{}, fmt.Errorf("store: replica %d of range %d is quarantined and sends no snapshots", r.id, r.rangeID)
 	}
+	if err := r.mayStartLate(o); err != nil {
+		return group.Installed{}, err
+	}
 	return r.s.snapshot.Send(ctx, o)
 }
 
@@ -88,7 +91,7 @@ func (s *Store) mute(rangeID keys.RangeID, id keys.ReplicaID) error {
 		return nil
 	}
 	r.trans.Mute()
-	rec := replicaRecord{rangeID: rangeID, replica: id, state: recordMute}
+	rec := replicaRecord{rangeID: rangeID, replica: id, state: recordMute, witness: r.witness}
 	return s.log.UpdateLocal(func(u *storage.LocalUpdate) error { return setRecord(u, rec) })
 }
 

@@ -32,7 +32,12 @@ type replicaRecord struct {
 	rangeID keys.RangeID
 	replica keys.ReplicaID
 	state   recordState
+	witness bool // for as long as it lives (S22)
 }
+
+// recordWitness follows the state in the record of a witness. A binary that knows no witnesses
+// refuses the longer record: it would take the replica for one that holds data.
+const recordWitness = 1
 
 func recordKey(prefix string, id keys.RangeID) []byte {
 	return binary.BigEndian.AppendUint64([]byte(prefix), uint64(id))
@@ -40,7 +45,11 @@ func recordKey(prefix string, id keys.RangeID) []byte {
 
 func (r replicaRecord) value() []byte {
 	b := binary.BigEndian.AppendUint64([]byte{recordVersion}, uint64(r.replica))
-	return append(b, byte(r.state))
+	b = append(b, byte(r.state))
+	if r.witness {
+		b = append(b, recordWitness)
+	}
+	return b
 }
 
 func setRecord(u *storage.LocalUpdate, r replicaRecord) error {
@@ -58,12 +67,13 @@ func listRecords(log *storage.LogEngine) ([]replicaRecord, error) {
 	}
 	var out []replicaRecord
 	for _, r := range recs {
-		if len(r.Key) != len(replicaPrefix)+8 || len(r.Value) != 10 || r.Value[0] != recordVersion {
+		witness := len(r.Value) == 11 && r.Value[10] == recordWitness
+		if len(r.Key) != len(replicaPrefix)+8 || len(r.Value) != 10 && !witness || r.Value[0] != recordVersion {
 			return nil, fmt.Errorf("store: local record %x holds %x; the store is damaged or from a newer version", r.Key, r.Value)
 		}
 		out = append(out, replicaRecord{
 			rangeID: keys.RangeID(binary.BigEndian.Uint64(r.Key[len(replicaPrefix):])),
-			replica: keys.ReplicaID(binary.BigEndian.Uint64(r.Value[1:])), state: recordState(r.Value[9]),
+			replica: keys.ReplicaID(binary.BigEndian.Uint64(r.Value[1:])), state: recordState(r.Value[9]), witness: witness,
 		})
 	}
 	return out, nil

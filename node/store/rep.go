@@ -27,6 +27,7 @@ type rep struct {
 	s       *Store
 	rangeID keys.RangeID
 	id      keys.ReplicaID
+	witness bool // it keeps the log's tail and has none of the data (S22)
 	trans   *raftnet.RangeTransport
 	group   atomic.Pointer[group.Group]
 	replica atomic.Pointer[replica.Replica] // nil before the first snapshot
@@ -80,6 +81,9 @@ type rep struct {
 	distrusted atomic.Bool
 	untrusted  atomic.Int32 // quarantined replicas of the range, as last seen by its leaseholder
 	undecided  atomic.Bool  // the last comparison found no majority
+	tails      sync.Map     // keys.ReplicaID: tail, what the range's witnesses said of their logs
+	cutShort   atomic.Bool  // this witness had to drop too much of its log, and says so until it is mended
+	atRisk     atomic.Bool  // a witness had to drop what only one failure domain has (S22)
 	size       atomic.Int64 // as last measured
 	load       load
 	hotSaid    time.Time    // when a hot spot was mentioned; whoever is busy with the range owns it
@@ -104,7 +108,7 @@ func (s *Store) start(rec replicaRecord) (*rep, error) {
 
 // startWith opens a recorded replica; inherited is what a split left in memory.
 func (s *Store) startWith(rec replicaRecord, inherited *replica.SplitState) (*rep, error) {
-	r := &rep{s: s, rangeID: rec.rangeID, id: rec.replica, inherited: inherited, admin: newLock()}
+	r := &rep{s: s, rangeID: rec.rangeID, id: rec.replica, witness: rec.witness, inherited: inherited, admin: newLock()}
 	log, err := s.log.RaftLog(rec.rangeID, rec.replica)
 	if err != nil {
 		return nil, err
@@ -114,7 +118,7 @@ func (s *Store) startWith(rec replicaRecord, inherited *replica.SplitState) (*re
 		return nil, err
 	}
 	r.trans, err = s.cfg.Router.Add(raftnet.RangeConfig{
-		Range: rec.rangeID, Replica: rec.replica,
+		Range: rec.rangeID, Replica: rec.replica, Witness: rec.witness,
 		AppliedTerm: func() uint64 {
 			if g := r.group.Load(); g != nil {
 				return g.AppliedTerm()
@@ -145,7 +149,7 @@ func (s *Store) startWith(rec replicaRecord, inherited *replica.SplitState) (*re
 		r.initialize(&st)
 	}
 	g, err := group.Open(group.Config{
-		RangeID: rec.rangeID, Replica: rec.replica, Node: s.cfg.Node, State: s.state, Log: log,
+		RangeID: rec.rangeID, Replica: rec.replica, Node: s.cfg.Node, Witness: rec.witness, State: s.state, Log: log,
 		Transport: r.trans, Bind: r.trans.SetRaft, Lease: r.transportLease, Events: r,
 		OnLead: r.onLead, OnLost: r.onLost, SendSnapshot: r.sendSnapshot,
 		OnFatal: s.cfg.OnFatal, Logger: s.cfg.Logger, ShortLog: s.cfg.ShortLog, PlantSkipTermCheck: s.cfg.PlantSkipTermCheck,
@@ -266,6 +270,10 @@ func (r *rep) onLead(term uint64) {
 	g := r.group.Load()
 	if rr == nil || g == nil {
 		return
+	}
+	if r.witness {
+		r.s.spawn(func() { r.s.leadNoMore(r, term) })
+		return // REQUIRES: S22
 	}
 	if r.distrusted.Load() {
 		r.s.spawn(func() { r.s.handOver(r) })

@@ -87,6 +87,8 @@ func (s *Store) carryOutKind(ctx context.Context, r *rep, d due) error {
 		return s.giveLease(ctx, r, node, d.Reason)
 	case allocator.AddNonVoter:
 		return s.repair(ctx, r, d.generation, d.Reason, step{kv.AddNonVoter, node})
+	case allocator.AddWitness:
+		return s.repair(ctx, r, d.generation, d.Reason, step{kv.AddWitness, node})
 	case allocator.Promote:
 		return s.repair(ctx, r, d.generation, d.Reason, step{kv.PromoteToVoter, node})
 	case allocator.Demote:
@@ -97,6 +99,8 @@ func (s *Store) carryOutKind(ctx context.Context, r *rep, d due) error {
 		return s.repair(ctx, r, d.generation, d.Reason, step{kv.PromoteToVoter, node}, step{kv.RemoveReplica, other})
 	case allocator.Grow:
 		return s.repair(ctx, r, d.generation, d.Reason, step{kv.PromoteToVoter, node}, step{kv.PromoteToVoter, other})
+	case allocator.TurnWitness:
+		return s.repair(ctx, r, d.generation, d.Reason, step{kv.RemoveReplica, node}, step{kv.AddWitness, node}, step{kv.PromoteToVoter, node})
 	case allocator.Shrink:
 		return s.repair(ctx, r, d.generation, d.Reason, step{kv.RemoveReplica, node}, step{kv.RemoveReplica, other})
 	default:
@@ -125,11 +129,11 @@ func (s *Store) repair(ctx context.Context, r *rep, generation int64, why string
 }
 
 func changeName(k kv.ReplicaChangeKind) string {
-	return [...]string{"add non-voter", "promote to voter", "remove", "demote to non-voter"}[k]
+	return [...]string{"add non-voter", "promote to voter", "remove", "demote to non-voter", "add witness"}[k]
 }
 
 // moveLease hands a range to a live voter on a node that keeps leases. A replica that is
-// distrusted serves nothing: it hands its range to a node that drains if there is no other.
+// distrusted, or a witness, serves nothing: it hands its range to a node that drains if there is no other.
 func (s *Store) moveLease(ctx context.Context, r *rep) error {
 	var keep, drain []keys.NodeID
 	for _, rd := range r.desc().Replicas {
@@ -144,7 +148,7 @@ func (s *Store) moveLease(ctx context.Context, r *rep) error {
 			keep = append(keep, rd.Node)
 		}
 	}
-	if r.distrusted.Load() {
+	if r.distrusted.Load() || r.witness {
 		keep = append(keep, drain...)
 	}
 	var errs []error

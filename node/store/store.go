@@ -351,6 +351,10 @@ func (s *Store) Send(ctx context.Context, ba *kv.BatchRequest) (*kv.BatchRespons
 	if r == nil {
 		return nil, s.notHere(ba)
 	}
+	if r.witness {
+		// REQUIRES: S22. Whoever may serve without a lease must not be one either.
+		return nil, &kv.NotLeaseholderError{RangeID: ba.RangeID, Desc: r.desc(), Reason: "this replica is a witness: it has no data"}
+	}
 	rr := r.replica.Load()
 	if rr == nil {
 		return nil, &kv.NotLeaseholderError{RangeID: ba.RangeID, Reason: "the replica waits for its first snapshot"}
@@ -397,7 +401,7 @@ func (s *Store) overlapping(span keys.Span, descs []kv.RangeDescriptor) []kv.Ran
 // RangeAt returns the range that holds a key, if this node has a replica of it, as that knows it.
 func (s *Store) RangeAt(key keys.Key) (kv.RangeDescriptor, bool) {
 	for _, r := range s.all() {
-		if d := r.desc(); d != nil && d.Contains(key) {
+		if d := r.desc(); d != nil && !r.witness && d.Contains(key) {
 			return d.Clone(), true
 		}
 	}
@@ -465,13 +469,14 @@ type RangeInfo struct {
 	Applied     uint64
 	Bytes       int64
 	Initialized bool
+	Witness     bool // it has none of the range's data
 }
 
 // Ranges describes all replicas of this node.
 func (s *Store) Ranges() []RangeInfo {
 	var out []RangeInfo
 	for _, r := range s.all() {
-		i := RangeInfo{Replica: r.id}
+		i := RangeInfo{Replica: r.id, Witness: r.witness}
 		if d := r.desc(); d != nil {
 			i.Desc, i.Initialized = d.Clone(), true
 		} else {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -32,7 +33,7 @@ func (s *Store) adoptRight(left, right *kv.RangeDescriptor, state *replica.Split
 		}
 		return
 	}
-	if r != nil && leads {
+	if r != nil && leads && !r.witness {
 		r.trans.StandForElection(splitOff(left))
 	}
 }
@@ -46,7 +47,7 @@ func (s *Store) adoptLocked(left, right *kv.RangeDescriptor, state *replica.Spli
 		if rd, ok, err := s.recorded(right); err != nil {
 			return nil, err
 		} else if ok {
-			if r, err = s.startWith(replicaRecord{rangeID: right.RangeID, replica: rd.Replica}, state); err != nil {
+			if r, err = s.startWith(rightRecord(right, rd), state); err != nil {
 				return nil, err
 			}
 		}
@@ -78,8 +79,13 @@ func (s *Store) recordRight(right *kv.RangeDescriptor) error {
 		return s.state.Flush()
 	}
 	return s.log.UpdateLocal(func(u *storage.LocalUpdate) error {
-		return setRecord(u, replicaRecord{rangeID: right.RangeID, replica: rd.Replica})
+		return setRecord(u, rightRecord(right, rd))
 	})
+}
+
+// rightRecord is the record of a split's right side. Where the left side is a witness, it is one too.
+func rightRecord(right *kv.RangeDescriptor, rd kv.ReplicaDescriptor) replicaRecord {
+	return replicaRecord{rangeID: right.RangeID, replica: rd.Replica, witness: !rd.Type.HoldsData()}
 }
 
 // ReplicaFor implements group.Host.
@@ -111,14 +117,27 @@ func (s *Store) overlap(desc *kv.RangeDescriptor) error {
 	return nil
 }
 
+// witnessVersion is the version of replica messages that name a witness. A binary that knows no
+// witnesses refuses it: it would make a replica that holds data.
+const witnessVersion = 2
+
+// namesWitness reports whether a descriptor has a replica as a witness.
+func namesWitness(desc *kv.RangeDescriptor, id keys.ReplicaID) bool {
+	return slices.ContainsFunc(desc.Replicas, func(rd kv.ReplicaDescriptor) bool { return rd.Replica == id && !rd.Type.HoldsData() })
+}
+
 // A replica message: version, replica ID, descriptor.
 func encodeReplicaMsg(id keys.ReplicaID, desc *kv.RangeDescriptor) []byte {
-	return kv.EncodeRangeDescriptor(binary.BigEndian.AppendUint64([]byte{recordVersion}, uint64(id)), desc)
+	version := byte(recordVersion)
+	if namesWitness(desc, id) {
+		version = witnessVersion
+	}
+	return kv.EncodeRangeDescriptor(binary.BigEndian.AppendUint64([]byte{version}, uint64(id)), desc)
 }
 
 func decodeReplicaMsg(b []byte) (keys.ReplicaID, *kv.RangeDescriptor, error) {
-	if len(b) < 9 || b[0] != recordVersion {
-		return 0, nil, fmt.Errorf("store: replica message of %d bytes has not version %d", len(b), recordVersion)
+	if len(b) < 9 || b[0] != recordVersion && b[0] != witnessVersion {
+		return 0, nil, fmt.Errorf("store: replica message of %d bytes has neither version %d nor %d", len(b), recordVersion, witnessVersion)
 	}
 	d, err := kv.DecodeRangeDescriptor(b[9:])
 	if err != nil {
@@ -127,7 +146,11 @@ func decodeReplicaMsg(b []byte) (keys.ReplicaID, *kv.RangeDescriptor, error) {
 	if d.RangeID <= 0 || !d.Start.Less(d.End) {
 		return 0, nil, fmt.Errorf("store: replica message with descriptor %s", &d)
 	}
-	return keys.ReplicaID(binary.BigEndian.Uint64(b[1:])), &d, nil
+	id := keys.ReplicaID(binary.BigEndian.Uint64(b[1:]))
+	if namesWitness(&d, id) != (b[0] == witnessVersion) {
+		return 0, nil, fmt.Errorf("store: replica message of version %d about replica %d of %s", b[0], id, &d)
+	}
+	return id, &d, nil
 }
 
 // spentError refuses to make a replica: its ID was used on the node before, and what was under it
@@ -178,6 +201,10 @@ func (s *Store) onReplicaCreate(_ context.Context, _ keys.NodeID, payload []byte
 	s.structure.Lock()
 	defer s.structure.Unlock()
 	if old := s.get(desc.RangeID); old != nil {
+		if old.id == id && old.witness != namesWitness(desc, id) {
+			// A change that was given up made it as something else, for good (S18, S22).
+			return encodeLowest(id + 1), nil
+		}
 		if old.id == id {
 			return nil, nil
 		}
@@ -201,7 +228,7 @@ func (s *Store) onReplicaCreate(_ context.Context, _ keys.NodeID, payload []byte
 	if err := s.overlap(desc); err != nil {
 		return nil, err
 	}
-	rec := replicaRecord{rangeID: desc.RangeID, replica: id}
+	rec := replicaRecord{rangeID: desc.RangeID, replica: id, witness: namesWitness(desc, id)}
 	if err := s.log.UpdateLocal(func(u *storage.LocalUpdate) error { return setRecord(u, rec) }); err != nil {
 		return nil, err
 	}
@@ -244,7 +271,7 @@ func (s *Store) isMember(d *kv.RangeDescriptor, id keys.ReplicaID) bool {
 
 // removeLocked removes a replica from this node. REQUIRES: structure is held.
 func (s *Store) removeLocked(r *rep) error {
-	rec := replicaRecord{rangeID: r.rangeID, replica: r.id, state: recordRemoving}
+	rec := replicaRecord{rangeID: r.rangeID, replica: r.id, state: recordRemoving, witness: r.witness}
 	err := s.log.UpdateLocal(func(u *storage.LocalUpdate) error {
 		return errors.Join(setRecord(u, rec), setTombstone(u, r.rangeID, r.id+1))
 	})
@@ -264,7 +291,7 @@ func (s *Store) finishRemoval(rec replicaRecord, r *rep) error {
 		return err
 	}
 	var spans []keys.Span
-	if st.Initialized() {
+	if st.Initialized() && !rec.witness {
 		spans = group.DataSpans(st.Desc.Start, st.Desc.End)
 	}
 	if err := group.ClearData(s.state, rec.rangeID, spans...); err != nil {

@@ -84,7 +84,6 @@ func TestPlacementPolicies(t *testing.T) {
 		fails(t, conn, "CREATE PLACEMENT POLICY r WITH (survive = region)", "55000", "needs 3 regions that vote, there is 1 (local)")
 		fails(t, conn, "CREATE PLACEMENT POLICY z WITH (zones = 'us-x=replica')", "55000", `zone "us-x" does not exist; the zones are us-a, us-b, us-c, us-d`)
 		fails(t, conn, "CREATE PLACEMENT POLICY z WITH (voters = 4, colour = red)", "22023", `unknown option "colour"`)
-		fails(t, conn, "CREATE PLACEMENT POLICY wit WITH (zones = 'us-d=witness')", "0A000", "witness, which this version does not carry out yet")
 		fails(t, conn, "CREATE PLACEMENT POLICY 'survive-zone' WITH (voters = 5)", "42710", "is a ready one")
 		fails(t, conn, "ALTER CLUSTER SET PLACEMENT POLICY nowhere", "42704", "There are: follow-the-workload")
 		fails(t, conn, "ALTER TABLE missing SET PLACEMENT POLICY 'survive-zone'", "42P01", "missing")

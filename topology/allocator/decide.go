@@ -146,6 +146,7 @@ func (t *turn) worse(m, o, x *member) bool {
 func (t *turn) shrink() (Decision, bool) {
 	var first, second *member
 	var best placement.Score
+	misfits := 0
 	var space [2 * maxVoters]placement.Seat
 	for i := range t.members {
 		for j := range t.members[:i] {
@@ -153,8 +154,14 @@ func (t *turn) shrink() (Decision, bool) {
 			if !m.Type.votes() || !o.Type.votes() || !t.quorumWithout(m) || t.worsens(nil, []*member{m, o}) {
 				continue
 			}
-			if s := t.grade(t.seats(space[:0], m, o)); first == nil || s.Compare(best) < 0 {
-				first, second, best = m, o, s
+			bad := 0 // of those that go anyway as many as possible
+			for _, goes := range []*member{m, o} {
+				if goes.why != fits {
+					bad++
+				}
+			}
+			if s := t.grade(t.seats(space[:0], m, o)); first == nil || bad > misfits || bad == misfits && s.Compare(best) < 0 {
+				first, second, best, misfits = m, o, s, bad
 			}
 		}
 	}
@@ -251,10 +258,13 @@ func (t *turn) worstMisfit() *member {
 func (t *turn) drop() (Decision, bool) {
 	for i := range t.members {
 		m := &t.members[i]
-		if !m.Type.votes() || m.why == fits || !t.removable(m) {
+		if !m.Type.votes() || m.why == fits || !t.removable(m) && m.why != wrongKind {
 			continue
 		}
 		switch {
+		case m.why == wrongKind && t.turns(m):
+			return t.turnWitness(m)
+		case !t.removable(m):
 		case t.good >= t.size() && m.why != onLostNode:
 			return t.remove(m, m.why.priority(), t.because(m))
 		case m.why == distrusted && m.site >= 0 && t.a.sites[m.site].standing == usable && !t.waitsForCopy():
@@ -271,6 +281,35 @@ func (t *turn) drop() (Decision, bool) {
 		t.isStuck("%s, but it can't go now: %d of %d voters answer and have caught up", t.because(bad), t.ready, t.voters)
 	}
 	return Decision{}, false
+}
+
+// turns reports whether a voter with data gives way to a witness on its own node: where the zone has
+// no other place for one, all others are as they should be, it is the last step to what the rule
+// wants, and every quorum keeps a voter with data. The reverse is not done: data take their time to copy, and the range would be without a
+// voter for as long.
+func (t *turn) turns(m *member) bool {
+	witnesses := 1
+	for i := range t.members {
+		if o := &t.members[i]; o.Type == Witness {
+			witnesses++
+		}
+	}
+	return witnesses <= placement.Losable(t.voters) && m.Type == Voter && m.reachable && t.a.sites[m.site].standing == usable && has(&t.a.sites[m.site], t.zone(m).Attributes) &&
+		t.voters == t.rule.Voters && t.good == t.voters-1 && t.quorumWithout(m)
+}
+
+// turnWitness replaces a voter with data by a witness on its node.
+func (t *turn) turnWitness(m *member) (Decision, bool) {
+	reason := t.say("%s, and its node is the only place for a witness", t.because(m))
+	for i := range t.members {
+		if o := &t.members[i]; o.Type.votes() && o != m && (!o.acks || !o.CaughtUp) {
+			return t.wait("%s: %s must answer and catch up before (S19)", reason, t.name(o))
+		}
+	}
+	if t.lease >= 0 && m == &t.members[t.lease] {
+		return t.remove(m, Constraint, reason) // the lease goes first
+	}
+	return t.act(Change{Kind: TurnWitness, Node: m.Node, Priority: Constraint, Reason: reason})
 }
 
 // waitsForCopy reports whether a copy is there that may become a voter beside those that fit. One

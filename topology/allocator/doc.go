@@ -43,5 +43,7 @@
 // a range weaker than it was (placement.Weaker) or lets witnesses alone be a quorum, but for the
 // pairs Replace, Grow and Shrink: two consecutive entries, needed where one of them alone would
 // weaken the goal. They are proposed only while every voter that stays is reachable and has caught
-// up, and led from outside the failure domains that they weaken.
+// up, and led from outside the failure domains that they weaken. So is TurnWitness, where a data
+// voter's node is the only place for a witness in its zone; it can't be led from a place that it
+// does not weaken, since for a moment the loss of either voter that is left stops the range.
 package allocator

@@ -95,6 +95,9 @@ func (a *Allocator) reserve(l *loads, r *Range, c *Change) {
 	case Shrink:
 		a.shift(l, r, c.Node, r.witnessOn(c.Node), -1)
 		a.shift(l, r, c.Other, r.witnessOn(c.Other), -1)
+	case TurnWitness:
+		a.shift(l, r, c.Node, false, -1)
+		a.shift(l, r, c.Node, true, 1)
 	case TransferLease:
 		to := a.index[c.Node]
 		a.change(l, to, lease.cpu, 0)

@@ -121,7 +121,8 @@ type ZoneRequests struct {
 type Kind uint8
 
 // The kinds of changes. Replace, Grow and Shrink are two configuration entries, the second right
-// after the first: S19's window lies between them.
+// after the first: S19's window lies between them. TurnWitness is three: no data is copied, so that
+// they follow each other as fast.
 const (
 	AddNonVoter   Kind = iota // Node gets a copy that does not vote
 	AddWitness                // Node gets a log that does not vote yet
@@ -132,11 +133,12 @@ const (
 	Grow                      // Node's copy votes, then Other's
 	Shrink                    // Node's copy goes, then Other's
 	TransferLease             // from Other to Node
+	TurnWitness               // Node's copy goes, then a witness is made there and votes
 )
 
 // String names a kind.
 func (k Kind) String() string {
-	return [...]string{"add non-voter", "add witness", "promote", "demote", "remove", "replace", "grow", "shrink", "transfer lease"}[k]
+	return [...]string{"add non-voter", "add witness", "promote", "demote", "remove", "replace", "grow", "shrink", "transfer lease", "turn into a witness the copy"}[k]
 }
 
 // Priority says why a change is due; the lower, the sooner.

@@ -308,7 +308,7 @@ func (r *route) reset(e *entry) {
 	}
 	for pass := range 3 {
 		for _, rep := range e.desc.Replicas {
-			ok := rep.Type != kv.Witness && r.n < maxReplicas && !r.has(rep.Node)
+			ok := rep.Type.HoldsData() && r.n < maxReplicas && !r.has(rep.Node)
 			switch pass {
 			case 0:
 				ok = ok && rep.Node == r.self

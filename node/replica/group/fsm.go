@@ -50,6 +50,8 @@ type fsm struct {
 	// skipHorizon is another one: old commands are applied though their ID is forgotten (S12).
 	skipHorizon bool
 	remember    int // IDs; 0: the default
+	self        raft.ServerID
+	witness     bool // only structure is applied (S22)
 
 	appliedTerm  atomic.Uint64 // of the newest applied entry, for the lease (S2 c)
 	appliedIndex atomic.Uint64
@@ -82,6 +84,9 @@ func (f *fsm) loadLocked(r storage.Reader, id keys.RangeID) error {
 	}
 	ids, err := loadIDs(r, id, f.remember)
 	if err != nil {
+		return err
+	}
+	if err := f.checkKinds(st.Config); err != nil {
 		return err
 	}
 	f.st, f.ids = st, ids
@@ -217,6 +222,9 @@ func (a *application) entry(l *raft.Log) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := a.f.checkKinds(c); err != nil {
+			return nil, err
+		}
 		a.f.st.Config, a.f.st.ConfigIndex = c, l.Index
 		return nil, writeConfig(a.b, a.f.ids.rangeID, l.Index, c)
 	case raft.LogCommand:
@@ -290,7 +298,7 @@ func (f *fsm) reject(c *raftcmd.Command, term uint64) string {
 
 func (a *application) command(c *raftcmd.Command) error {
 	f := a.f
-	if len(c.Batch) > 0 {
+	if len(c.Batch) > 0 && !f.witness {
 		if err := a.b.Append(c.Batch); err != nil {
 			return err
 		}
@@ -310,7 +318,7 @@ func (a *application) command(c *raftcmd.Command) error {
 			return err
 		}
 	}
-	if c.Digest {
+	if c.Digest && !f.witness {
 		a.digests = append(a.digests, c.ID)
 	}
 	switch {

@@ -19,6 +19,13 @@
 //
 // The log is the state engine's redo log: it goes only up to the applied index that a flush
 // has made durable (S16), and not beyond what a snapshot under way needs to go on from.
+//
+// # Witnesses
+//
+// A witness (S22) applies what a range is: configuration, descriptor, splits, and which commands were
+// applied, since that decides what becomes of the others. Its state is that part of a data
+// replica's, byte for byte; the data it lacks. So it sends no snapshot, gets one without data, and
+// its log is what brings a data replica up to date: see witness.go.
 package group
 
 import (
@@ -45,6 +52,9 @@ type Config struct {
 	RangeID keys.RangeID
 	Replica keys.ReplicaID
 	Node    keys.NodeID
+	// Witness: the replica keeps the log and the range's structure, and none of its data (S22). It
+	// is so from the replica's birth, and recorded: the configuration names the replica only later.
+	Witness bool
 
 	State *storage.StateEngine
 	Log   *storage.RaftLog
@@ -124,7 +134,7 @@ func Open(cfg Config) (*Group, error) {
 		fatal = func(err error) { panic(err) }
 	}
 	g.fsm = &fsm{state: cfg.State, events: cfg.Events, fatal: fatal, skipTermCheck: cfg.PlantSkipTermCheck,
-		skipHorizon: cfg.PlantNoHorizon, remember: cfg.RememberIDs}
+		skipHorizon: cfg.PlantNoHorizon, remember: cfg.RememberIDs, self: ServerID(cfg.Node, cfg.Replica), witness: cfg.Witness}
 	if err := g.fsm.load(cfg.State, cfg.RangeID); err != nil {
 		return nil, err
 	}
@@ -371,7 +381,8 @@ const (
 	AddLearner Change = iota // a replica without a vote
 	AddVoter                 // or the promotion of a learner
 	Remove
-	Demote // a voter stays without its vote
+	Demote     // a voter stays without its vote
+	AddWitness // a witness without a vote (S22)
 )
 
 // ChangeConfig makes one membership change and returns once it is committed and applied
@@ -383,12 +394,19 @@ func (g *Group) ChangeConfig(ctx context.Context, kind Change, id raft.ServerID,
 	}
 	const wait = 10 * time.Second // for raft to take the request
 	addr := raft.ServerAddress(id)
+	for _, sv := range inst.raft.GetConfiguration().Configuration().Servers {
+		if sv.ID == id {
+			addr = sv.Address // it says what the replica is, and stays as it is
+		}
+	}
 	done := make(chan error, 1)
 	go func() {
 		var f raft.IndexFuture
 		switch kind {
 		case AddLearner:
 			f = inst.raft.AddNonvoter(id, addr, expect, wait)
+		case AddWitness:
+			f = inst.raft.AddNonvoter(id, raftnet.ServerAddress(id, true), expect, wait)
 		case AddVoter:
 			f = inst.raft.AddVoter(id, addr, expect, wait)
 		case Demote:

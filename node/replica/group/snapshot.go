@@ -37,6 +37,8 @@ type Outgoing struct {
 	RaftTerm uint64
 	State    State
 	Snap     *storage.Snapshot
+	// Witness: it is for a witness and carries the range's structure, but none of its data (S22).
+	Witness bool
 }
 
 // Installed is the receiver's answer, as raft's InstallSnapshotResponse has it.
@@ -62,6 +64,8 @@ type Transfer struct {
 	To    keys.NodeID
 	Since time.Time
 	Sent  int64 // bytes so far
+	// Witness: it carries no data.
+	Witness bool
 }
 
 // Transfers returns the snapshots that are on their way out, the oldest first.
@@ -70,7 +74,7 @@ func (s *Sender) Transfers() []Transfer {
 	defer s.mu.Unlock()
 	out := make([]Transfer, 0, len(s.out))
 	for t := range s.out {
-		out = append(out, Transfer{Range: t.o.Range, To: t.node, Since: t.since, Sent: t.sent.Load()})
+		out = append(out, Transfer{Range: t.o.Range, To: t.node, Since: t.since, Sent: t.sent.Load(), Witness: t.o.Witness})
 	}
 	slices.SortFunc(out, func(a, b Transfer) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Range, b.Range)) })
 	return out
@@ -144,12 +148,16 @@ func (t *transfer) call(ctx context.Context, m raftnet.Method, payload []byte) (
 }
 
 func (t *transfer) run(ctx context.Context) (*reply, error) {
-	begin := &beginMsg{id: t.id, rangeID: t.o.Range, to: t.o.To, raftTerm: t.o.RaftTerm, pos: t.o.State.Applied, desc: t.o.State.Desc}
+	begin := &beginMsg{id: t.id, rangeID: t.o.Range, to: t.o.To, raftTerm: t.o.RaftTerm, pos: t.o.State.Applied, desc: t.o.State.Desc, witness: t.o.Witness}
 	r, err := t.call(ctx, raftnet.MethodSnapshotBegin, begin.encode())
 	if err != nil || !r.send {
 		return r, err
 	}
-	for _, sp := range ReplicatedSpans(&t.o.State.Desc) {
+	spans := ReplicatedSpans(&t.o.State.Desc)
+	if t.o.Witness {
+		spans = StructureSpans(&t.o.State.Desc)
+	}
+	for _, sp := range spans {
 		if err := t.span(ctx, sp); err != nil {
 			t.s.net.Notify(t.node, raftnet.Bulk, raftnet.MethodSnapshotAbort, (&endMsg{id: t.id}).encode())
 			return nil, err
@@ -271,6 +279,10 @@ func (r *Receiver) begin(ctx context.Context, _ keys.NodeID, payload []byte) ([]
 	if err != nil {
 		return nil, err
 	}
+	if m.witness != g.cfg.Witness {
+		// REQUIRES: S22. A data replica would lose all that it has.
+		return nil, fmt.Errorf("group: a snapshot for a %s came to replica %s of range %d, which is a %s", kindName(m.witness), m.to, m.rangeID, kindName(g.cfg.Witness))
+	}
 	term, has := g.covers(m.raftTerm, m.pos)
 	if has || term > m.raftTerm {
 		return (&reply{term: term, success: has && term <= m.raftTerm}).encode(), nil
@@ -309,7 +321,11 @@ func (r *Receiver) start(m *beginMsg, g *Group) (*incoming, error) {
 	}
 	old := g.State()
 	swallowed := ranges(rights)
-	for _, sp := range clearedSpans(&old.Desc, &m.desc, swallowed) {
+	spans := clearedSpans(&old.Desc, &m.desc, swallowed)
+	if m.witness {
+		spans = localSpans(m.rangeID, swallowed) // it holds nothing else
+	}
+	for _, sp := range spans {
 		if err := t.DeleteRange(sp.Key, sp.EndKey); err != nil {
 			t.Discard()
 			return nil, err

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/atolldb/atoll/node/kv"
+	"github.com/atolldb/atoll/node/raftnet"
 	"github.com/atolldb/atoll/node/storage"
 )
 
@@ -15,8 +16,9 @@ import (
 func Configuration(d *kv.RangeDescriptor) raft.Configuration {
 	var c raft.Configuration
 	for _, r := range d.Replicas {
-		s := raft.Server{Suffrage: raft.Voter, ID: ServerID(r.Node, r.Replica), Address: raft.ServerAddress(ServerID(r.Node, r.Replica))}
-		if r.Type == kv.NonVoter {
+		id := ServerID(r.Node, r.Replica)
+		s := raft.Server{Suffrage: raft.Voter, ID: id, Address: raftnet.ServerAddress(id, !r.Type.HoldsData())}
+		if !r.Type.Votes() {
 			s.Suffrage = raft.Nonvoter
 		}
 		c.Servers = append(c.Servers, s)
@@ -49,6 +51,9 @@ func snapshotMeta(st *State) *raft.SnapshotMeta {
 // Open implements raft.SnapshotStore: a view of the state as it is now, which may be later
 // than the listed one.
 func (s *snapshotStore) Open(string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	if s.cfg.Witness {
+		return nil, nil, errWitnessSends
+	}
 	snap, err := s.cfg.State.NewSnapshot()
 	if err != nil {
 		return nil, nil, err

@@ -217,9 +217,14 @@ func DataSpans(start, end keys.Key) []keys.Span {
 // ReplicatedSpans returns everything that all replicas of a range have in common, in key
 // order.
 func ReplicatedSpans(d *kv.RangeDescriptor) []keys.Span {
-	local := keys.Span{Key: keys.RangeLocalPrefix(d.RangeID), EndKey: keys.RangeLocal(d.RangeID, localSuffix)}
 	data := DataSpans(d.Start, d.End)
-	return []keys.Span{data[0], local, data[1]} // \x01k, \x01r, \x02...
+	return []keys.Span{data[0], StructureSpans(d)[0], data[1]} // \x01k, \x01r, \x02...
+}
+
+// StructureSpans returns what a witness has in common with the other replicas: all that says which
+// commands are applied and what the range is, and none of its data (S22).
+func StructureSpans(d *kv.RangeDescriptor) []keys.Span {
+	return []keys.Span{{Key: keys.RangeLocalPrefix(d.RangeID), EndKey: keys.RangeLocal(d.RangeID, localSuffix)}}
 }
 
 func rangeLocalSpan(id keys.RangeID) keys.Span {

@@ -50,12 +50,19 @@ func (t *transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args
 	if !ok {
 		return fmt.Errorf("group: snapshot from a %T", data)
 	}
+	if t.g.cfg.Witness {
+		return errWitnessSends
+	}
 	if t.g.cfg.SendSnapshot == nil {
 		return errors.New("group: this replica sends no snapshots")
 	}
 	inst := t.g.inst.Load()
 	if inst == nil {
 		return raft.ErrRaftShutdown
+	}
+	witness, err := isWitness(inst.raft, id)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(inst.ctx)
 	defer cancel()
@@ -64,7 +71,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args
 	t.g.peers.snapshot(id, args.LastLogIndex, true)
 	defer t.g.peers.snapshot(id, args.LastLogIndex, false)
 	r, err := t.g.cfg.SendSnapshot(ctx, Outgoing{
-		Range: t.g.cfg.RangeID, To: id, RaftTerm: args.Term, State: src.state, Snap: src.snap,
+		Range: t.g.cfg.RangeID, To: id, RaftTerm: args.Term, State: src.state, Snap: src.snap, Witness: witness,
 	})
 	if err != nil {
 		return err

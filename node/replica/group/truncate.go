@@ -64,16 +64,31 @@ func (g *Group) DropPins() {
 }
 
 // Truncate removes what nobody needs from the front of the log, up to the durable applied
-// index (S16), and returns what is left.
+// index (S16), and returns what is left. It is for replicas with data: see TruncateWitness.
 func (g *Group) Truncate() (LogStatus, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	inst := g.inst.Load()
-	if g.closed || inst == nil {
-		return LogStatus{}, nil
+	return g.truncate(g.followersNeed)
+}
+
+// followersNeed returns the index up to which a leader's followers need no entry any more.
+func (g *Group) followersNeed(r *raft.Raft, s *LogStatus) uint64 {
+	if r.State() != raft.Leader {
+		return ^uint64(0)
 	}
-	var s LogStatus
-	var err error
+	var ids []raft.ServerID
+	for _, sv := range r.GetConfiguration().Configuration().Servers {
+		if sv.ID != ServerID(g.cfg.Node, g.cfg.Replica) {
+			ids = append(ids, sv.ID)
+		}
+	}
+	snapshots, match := g.peers.pins(r.CurrentTerm(), ids)
+	if s.Bytes < maxPinnedBytes && g.cfg.ShortLog == 0 {
+		return min(snapshots, match)
+	}
+	return snapshots
+}
+
+// LogStatus describes the log as it is.
+func (g *Group) LogStatus() (s LogStatus, err error) {
 	if s.First, err = g.log.FirstIndex(); err != nil {
 		return s, err
 	}
@@ -81,30 +96,24 @@ func (g *Group) Truncate() (LogStatus, error) {
 		return s, err
 	}
 	durable, err := g.DurableApplied()
-	if err != nil {
-		return s, err
-	}
 	s.Durable = durable.Index
 	s.Bytes = g.log.sizeEstimate(s.Last - s.First + 1)
+	return s, err
+}
 
-	upTo := durable.Index
-	if upTo < g.keep() {
-		return s, nil
+// truncate removes entries up to what bound allows.
+func (g *Group) truncate(bound func(*raft.Raft, *LogStatus) uint64) (LogStatus, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	inst := g.inst.Load()
+	if g.closed || inst == nil {
+		return LogStatus{}, nil
 	}
-	upTo -= g.keep()
-	if inst.raft.State() == raft.Leader {
-		var ids []raft.ServerID
-		for _, sv := range inst.raft.GetConfiguration().Configuration().Servers {
-			if sv.ID != ServerID(g.cfg.Node, g.cfg.Replica) {
-				ids = append(ids, sv.ID)
-			}
-		}
-		snapshots, match := g.peers.pins(inst.raft.CurrentTerm(), ids)
-		upTo = min(upTo, snapshots)
-		if s.Bytes < maxPinnedBytes && g.cfg.ShortLog == 0 {
-			upTo = min(upTo, match)
-		}
+	s, err := g.LogStatus()
+	if err != nil || s.Durable < g.keep() {
+		return s, err
 	}
+	upTo := min(s.Durable-g.keep(), bound(inst.raft, &s))
 	if upTo < s.First+g.keep() {
 		return s, nil
 	}

@@ -34,6 +34,7 @@ type beginMsg struct {
 	raftTerm uint64 // the leader's
 	pos      Position
 	desc     kv.RangeDescriptor
+	witness  bool // structure only, for a witness (S22)
 }
 
 // reply answers begin and end. When success is set, the receiver durably has everything
@@ -67,7 +68,11 @@ func (m *beginMsg) encode() []byte {
 	b = wire.AppendUint(b, 4, m.raftTerm)
 	b = wire.AppendUint(b, 5, m.pos.Index)
 	b = wire.AppendUint(b, 6, m.pos.Term)
-	return wire.AppendBytes(b, 7, raftcmd.EncodeDescriptor(&m.desc))
+	b = wire.AppendBytes(b, 7, raftcmd.EncodeDescriptor(&m.desc))
+	if m.witness {
+		b = wire.AppendUint(b, 8, 1)
+	}
+	return b
 }
 
 func decodeBegin(b []byte) (*beginMsg, error) {
@@ -92,6 +97,8 @@ func decodeBegin(b []byte) (*beginMsg, error) {
 				return err
 			}
 			m.desc = *d
+		case 8:
+			m.witness = v != 0
 		}
 		return nil
 	})

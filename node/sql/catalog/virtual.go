@@ -141,8 +141,10 @@ type RangeInfo struct {
 type RangeReplica struct {
 	Node  int32
 	ID    int64
-	Voter bool
-	Zone  string
+	Voter bool // or a witness that votes
+	// Witness: it keeps the log's tail, and none of the data.
+	Witness bool
+	Zone    string
 	// Problem says why the replica is not trusted and gets replaced; empty: it is trusted.
 	Problem string
 }

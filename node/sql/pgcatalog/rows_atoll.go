@@ -137,7 +137,12 @@ func atollReplicas(s *scan) error {
 	for _, r := range ranges {
 		for _, p := range r.Replicas {
 			typ := "non-voter"
-			if p.Voter {
+			switch {
+			case p.Witness && p.Voter:
+				typ = "witness"
+			case p.Witness:
+				typ = "new witness"
+			case p.Voter:
 				typ = "voter"
 			}
 			if err := s.row("range_id", r.ID, "replica_id", p.ID, "node_id", p.Node, "zone", p.Zone, "type", typ,

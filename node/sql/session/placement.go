@@ -229,9 +229,6 @@ func (s *Session) checkPolicy(p *policies.Policy) error {
 	if err := p.Check(top); err != nil {
 		return policyFaults(pgerrcode.ObjectNotInPrerequisiteState, p.Name, err)
 	}
-	if err := p.CheckBuilt(top); err != nil {
-		return policyFaults(pgerrcode.FeatureNotSupported, p.Name, err)
-	}
 	return nil
 }
 

@@ -187,7 +187,12 @@ func (s *Session) foresee(p *policies.Policy, asked bool) ([]string, error) {
 
 func zoneLine(z policies.ZoneOutlook) string {
 	has := []string{}
-	if z.Voters > 0 {
+	switch {
+	case z.Role == policies.Witness && z.Voters > 1:
+		has = append(has, strconv.Itoa(z.Voters)+" witnesses without data")
+	case z.Role == policies.Witness && z.Voters > 0:
+		has = append(has, "a witness without data")
+	case z.Voters > 0:
 		has = append(has, count(z.Voters, "voter"))
 	}
 	if z.NonVoters > 0 {

@@ -27,6 +27,8 @@ func (f *Fleet) Apply(r *allocator.Range, c allocator.Change) {
 		f.entry(r, c, false, func() { f.remove(r, c.Node) })
 	case allocator.TransferLease:
 		f.transferLease(r, c)
+	case allocator.TurnWitness:
+		f.turnWitness(r, c)
 	default:
 		f.pair(r, c)
 	}
@@ -60,6 +62,29 @@ func (f *Fleet) pair(r *allocator.Range, c allocator.Change) {
 	f.entry(r, c, true, second)
 	if after := f.margin(r, tier); min(after, 0) < min(before, 0) {
 		f.fault(r, c, "the range is weaker after the window (%d) than before (%d)", after, before)
+	}
+}
+
+// turnWitness carries out three entries on one node: for a moment the range has one voter fewer.
+func (f *Fleet) turnWitness(r *allocator.Range, c allocator.Change) {
+	tier := f.Rules[r.Rule].Survive
+	for _, rep := range r.Replicas {
+		if votes(rep.Type) && rep.Node != c.Node && (!f.acks(&rep) || !rep.CaughtUp) {
+			f.fault(r, c, "a copy was turned into a witness while the voter on node %d was not ready", rep.Node)
+		}
+	}
+	before := f.margin(r, tier)
+	f.Counts.Windows++
+	f.entry(r, c, true, func() { f.remove(r, c.Node) })
+	if f.Drop != nil && f.Drop() {
+		return // whoever leads next finds the range like this
+	}
+	f.add(r, c.Node, allocator.NewWitness)
+	f.on(r, c.Node).CaughtUp = true
+	delete(f.copies, copyKey{r.ID, c.Node})
+	f.entry(r, c, true, func() { f.promote(r, c.Node) })
+	if after := f.margin(r, tier); min(after, 0) < min(before, 0) {
+		f.fault(r, c, "the range is weaker with the witness (%d) than before (%d)", after, before)
 	}
 }
 

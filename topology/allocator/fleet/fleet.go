@@ -42,11 +42,11 @@ type Fleet struct {
 
 // Counts are what has been done.
 type Counts struct {
-	Changes  [allocator.TransferLease + 1]int // by kind
-	Bytes    int64                            // copied
-	Windows  int                              // S19's windows that were opened
-	Refused  int                              // copies that a node had no room for in its limits
-	Elected  int                              // leases that moved because their holder was silent
+	Changes  [allocator.TurnWitness + 1]int // by kind
+	Bytes    int64                          // copied
+	Windows  int                            // S19's windows that were opened
+	Refused  int                            // copies that a node had no room for in its limits
+	Elected  int                            // leases that moved because their holder was silent
 	Deferred int
 }
 
