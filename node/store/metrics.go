@@ -13,7 +13,7 @@ type metrics struct {
 
 	splits, removals, changes, transfers, repairs, metaWrites, truncations, flushes, failures prometheus.Counter
 	collected, pileups, orphans, snapshotBytes, mismatches                                    prometheus.Counter
-	comparisons, digestBytes, quarantines, loadSplits, hotSpots                               prometheus.Counter
+	comparisons, digestBytes, quarantines, loadSplits, hotSpots, recovered                    prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
@@ -45,6 +45,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.quarantines = c("quarantines_total", "Replicas quarantined by this node as leaseholder.")
 	m.loadSplits = c("load_splits_total", "Ranges that this node split by load.")
 	m.hotSpots = c("hot_spots_total", "Times that a range's load could not be divided by a split.")
+	m.recovered = c("recovered_ranges_total", "Ranges that an operator recovered on this node after the loss of their quorums.")
 	g("range_load_cores", "What the ranges cost this node by their rates of batches and commands, in cores.", s.cores)
 	count := func(f func(*rep) int32) func() float64 {
 		return func() float64 {
