@@ -62,6 +62,10 @@ type Config struct {
 	// nil: unknown. Garbage collection asks.
 	OldestRead func() hlc.Timestamp
 
+	// IDCounters are keys of counters whose numbers are never given out twice: a recovery after the loss
+	// of a quorum lifts them beyond what the lost nodes may have given out.
+	IDCounters []keys.Key
+
 	// Bugs that the simulator plants; see storage.Options and txn.Config.
 	PlantUnsyncedLog, PlantSkipRefresh bool
 
@@ -93,6 +97,7 @@ type Node struct {
 	done sync.WaitGroup
 	// recovering serialises what an operator asks after the loss of quorums.
 	recovering recoveryLock
+	counters   []keys.Key // Config.IDCounters
 	service    *cluster.Service
 	bound      *cluster.ClockBound
 }
@@ -106,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{recovering: make(recoveryLock, 1), Clock: cfg.Clock, version: cfg.Version, started: time.Now()}
+	n := &Node{recovering: make(recoveryLock, 1), counters: cfg.IDCounters, Clock: cfg.Clock, version: cfg.Version, started: time.Now()}
 	defer func() {
 		if err != nil {
 			n.Close()

@@ -152,10 +152,13 @@ func (n *Node) recoverRanges(ctx context.Context, p *recovery.Plan, ids []keys.R
 			return fmt.Errorf("host: node %d has not given up node %d yet: apply the plan from its beginning", n.Identity.Node, l.Node)
 		}
 	}
-	floors := store.Counters{string(cluster.RangeIDKey): p.RangeIDFloor, string(cluster.NodeIDKey): p.NodeIDFloor}
+	counters := []store.Counter{{Key: cluster.RangeIDKey, Floor: p.RangeIDFloor}, {Key: cluster.NodeIDKey, Floor: p.NodeIDFloor}}
+	for _, key := range n.counters {
+		counters = append(counters, store.Counter{Key: key, Leap: recovery.ObjectLeap})
+	}
 	var errs []error
 	for _, id := range ids {
-		errs = append(errs, n.Store.RecoverRange(ctx, p, id, floors))
+		errs = append(errs, n.Store.RecoverRange(ctx, p, id, counters))
 	}
 	return errors.Join(errs...)
 }
@@ -177,6 +180,9 @@ func (n *Node) clearOthers(ctx context.Context, p *recovery.Plan) error {
 		default:
 			errs = append(errs, n.Store.ForgetRange(r.ID, r.NewReplica))
 		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	for _, s := range p.Superseded {
 		errs = append(errs, n.Store.ForgetRange(s.ID, s.Lowest))

@@ -18,6 +18,8 @@ const (
 	rangeLeap      = 4096
 	nodeLeap       = 16
 	versionLeap    = 1 << 20 // of a directory entry
+	// ObjectLeap is for the counters of what uses the database: tables' IDs.
+	ObjectLeap = 4096
 )
 
 // Input is what a plan is made from.

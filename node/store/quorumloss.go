@@ -148,6 +148,11 @@ func (s *Store) StagePlan(p *recovery.Plan) error {
 			faults = append(faults, err)
 		}
 	}
+	for i := range p.Superseded {
+		if err := s.checkSuperseded(&p.Superseded[i]); err != nil {
+			faults = append(faults, err)
+		}
+	}
 	if err := errors.Join(faults...); err != nil {
 		return err
 	}
@@ -185,6 +190,19 @@ func (s *Store) checkRecovery(p *recovery.Plan, o *recovery.Range) error {
 		return fmt.Errorf("store: node %d has replica %d of range %d, which the plan did not see: make a new plan", s.cfg.Node, r.id, o.ID)
 	}
 	return s.checkReplica(p, o, r, want)
+}
+
+// checkSuperseded makes sure that what is left of a range serves nothing before it is removed.
+func (s *Store) checkSuperseded(o *recovery.Superseded) error {
+	r := s.get(o.ID)
+	if r == nil || r.id >= o.Lowest {
+		return nil
+	}
+	now, err := s.describe(r)
+	if err == nil && (now.Lease || now.Leader != 0) {
+		err = fmt.Errorf("store: range %d has a leader, so other ranges have not taken its place: make a new plan", o.ID)
+	}
+	return err
 }
 
 // checkReplica compares a replica with what the plan saw of it, and makes sure that no quorum is there.
@@ -244,17 +262,21 @@ func (s *Store) recoveredBy(p *recovery.Plan, id keys.RangeID) (*recovery.Recove
 	return d, nil
 }
 
-// Counters are keys that hold counters, and below what they must not be found again (S18).
-type Counters map[string]int64
+// Counter is a key that holds a counter of IDs. After a recovery it is at least Floor, and Leap more than
+// what is found of it: the lost nodes may have handed some out that nobody remembers (S18).
+type Counter struct {
+	Key         keys.Key
+	Floor, Leap int64
+}
 
 // RecoverRange makes this node's replica the only voter of its range, under a new ID. It does nothing
 // if it has done so before. It returns once the range has a leader, or with ctx.
-func (s *Store) RecoverRange(ctx context.Context, p *recovery.Plan, id keys.RangeID, floors Counters) error {
+func (s *Store) RecoverRange(ctx context.Context, p *recovery.Plan, id keys.RangeID, counters []Counter) error {
 	o, ok := p.Find(id)
 	if !ok || o.Source.Node != s.cfg.Node {
 		return fmt.Errorf("store: the plan does not recover range %d from node %d", id, s.cfg.Node)
 	}
-	r, err := s.recoverLocked(p, o, floors)
+	r, err := s.recoverLocked(p, o, counters)
 	if err != nil {
 		return err
 	}
@@ -273,7 +295,7 @@ func (s *Store) RecoverRange(ctx context.Context, p *recovery.Plan, id keys.Rang
 	}
 }
 
-func (s *Store) recoverLocked(p *recovery.Plan, o *recovery.Range, floors Counters) (*rep, error) {
+func (s *Store) recoverLocked(p *recovery.Plan, o *recovery.Range, counters []Counter) (*rep, error) {
 	s.structure.Lock()
 	defer s.structure.Unlock()
 	r := s.get(o.ID)
@@ -304,7 +326,7 @@ func (s *Store) recoverLocked(p *recovery.Plan, o *recovery.Range, floors Counte
 		}
 	}
 	r.close()
-	taken, err := s.goAlone(o, half, floors)
+	taken, err := s.goAlone(o, half, counters)
 	if err != nil {
 		if _, e := s.start(old); e != nil { // as it was
 			s.cfg.OnFatal(fmt.Errorf("store: range %d: starting the replica again: %w", o.ID, e))
@@ -340,7 +362,7 @@ func (s *Store) recordOf(id keys.RangeID) (replicaRecord, error) {
 }
 
 // goAlone rewrites the state. The replica is closed.
-func (s *Store) goAlone(o *recovery.Range, half bool, floors Counters) (group.Position, error) {
+func (s *Store) goAlone(o *recovery.Range, half bool, counters []Counter) (group.Position, error) {
 	if half {
 		return group.Position{Index: o.Source.LastIndex, Term: o.Source.LastTerm}, nil
 	}
@@ -356,17 +378,17 @@ func (s *Store) goAlone(o *recovery.Range, half bool, floors Counters) (group.Po
 		// REQUIRES: S4. The lost nodes served nothing later than their clocks and the support that
 		// they had; that has run out, and their clocks are at most the offset ahead.
 		HighWater:   hlc.Timestamp{WallNanos: now.WallNanos + int64(s.cfg.Clock.MaxOffset())},
-		Write:       func(rw storage.ReadWriter, d *kv.RangeDescriptor) error { return s.raiseCounters(rw, d, floors) },
+		Write:       func(rw storage.ReadWriter, d *kv.RangeDescriptor) error { return s.raiseCounters(rw, d, counters) },
 		RememberIDs: s.cfg.RememberIDs,
 	})
 }
 
 // raiseCounters lifts the counters that lie in the range above what the lost nodes may have handed out:
 // what they did last is not in this replica (S18). It happens before the range serves again.
-func (s *Store) raiseCounters(rw storage.ReadWriter, d *kv.RangeDescriptor, floors Counters) error {
+func (s *Store) raiseCounters(rw storage.ReadWriter, d *kv.RangeDescriptor, counters []Counter) error {
 	ts := s.cfg.Clock.Now()
-	for name, floor := range floors {
-		key := keys.Key(name)
+	for _, c := range counters {
+		key := c.Key
 		if !d.Contains(key) {
 			continue
 		}
@@ -374,8 +396,14 @@ func (s *Store) raiseCounters(rw storage.ReadWriter, d *kv.RangeDescriptor, floo
 		if err != nil {
 			return err
 		}
-		if len(have.Value) == 8 && int64(decodeCounter(have.Value)) >= floor {
-			continue
+		floor := c.Floor
+		if len(have.Value) == 8 {
+			now := int64(decodeCounter(have.Value))
+			if floor = max(floor, now+c.Leap); floor <= now {
+				continue
+			}
+		} else {
+			floor = max(floor, c.Leap)
 		}
 		at := ts
 		if !have.Version.Less(at) {
@@ -443,8 +471,8 @@ func (s *Store) startMissing() {
 	}
 }
 
-// ForgetRange makes sure that no replica of the range from before its recovery is or ever comes back on
-// this node (S18). source is what the node says that has recovered it; nil for a superseded range.
+// ForgetRange makes sure that no replica of the range with an ID below next is or ever comes back on this
+// node (S18). REQUIRES: the range is recovered elsewhere, durably, or other ranges hold its keys.
 func (s *Store) ForgetRange(id keys.RangeID, next keys.ReplicaID) error {
 	s.structure.Lock()
 	defer s.structure.Unlock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/atolldb/atoll/node/cluster"
 	"github.com/atolldb/atoll/node/keys"
+	"github.com/atolldb/atoll/node/kv"
 	"github.com/atolldb/atoll/node/raftnet"
 	"github.com/atolldb/atoll/node/recovery"
 	"github.com/atolldb/atoll/node/storage"
@@ -52,8 +53,8 @@ func (c *testCluster) stage(n *testNode) *recovery.Plan {
 	return p
 }
 
-func floors(p *recovery.Plan) Counters {
-	return Counters{string(cluster.RangeIDKey): p.RangeIDFloor, string(cluster.NodeIDKey): p.NodeIDFloor}
+func floors(p *recovery.Plan) []Counter {
+	return []Counter{{Key: cluster.RangeIDKey, Floor: p.RangeIDFloor}, {Key: cluster.NodeIDKey, Floor: p.NodeIDFloor}, {Key: keys.System("test/absent"), Leap: 7}}
 }
 
 func (n *testNode) recoverAll(p *recovery.Plan) error {
@@ -117,6 +118,28 @@ func TestRecoveryGoesOnAfterACrash(t *testing.T) {
 		id, err := n.store.increment(t.Context(), cluster.RangeIDKey)
 		require.NoError(t, err)
 		require.Greater(t, id, p.RangeIDFloor, "S18: IDs of the lost nodes' last moments are not given out")
+		id, err = n.store.increment(t.Context(), keys.System("test/absent"))
+		require.NoError(t, err)
+		require.EqualValues(t, 8, id)
+
+		// S29: a split that only the lost nodes had made is in meta, and nothing is left of it.
+		gone := n.store.get(2).desc().Clone()
+		gone.RangeID, gone.End = 99, tkey(10)
+		_, err = n.sender.Send(t.Context(), &kv.BatchRequest{Requests: []kv.Request{&kv.PutRequest{Key: keys.Meta(gone.End), Value: kv.EncodeRangeDescriptor(nil, &gone)}}})
+		require.NoError(t, err)
+		time.Sleep(time.Second) // virtual: the write may lie ahead of the clock
+		d, err := n.store.lookup(t.Context(), tkey(5))
+		require.NoError(t, err)
+		require.Equal(t, keys.RangeID(99), d.RangeID)
+		require.NoError(t, n.store.SettleMeta(t.Context(), 2))
+		d, err = n.store.lookup(t.Context(), tkey(5))
+		require.NoError(t, err)
+		require.Equal(t, keys.RangeID(2), d.RangeID)
+		require.NoError(t, n.store.SettleMeta(t.Context(), 1))
+		d, err = n.store.lookup(t.Context(), keys.MetaMin)
+		require.NoError(t, err)
+		require.Equal(t, keys.MetaRangeID, d.RangeID)
+
 		n.kill()
 		n.restart()
 		v, err := n.get(t.Context(), tkey(7))
