@@ -29,6 +29,7 @@ type virtual struct {
 	net    *raftnet.MemNet
 	client *raftnet.MemNode
 	nodes  []*machine
+	voters int
 	silent map[string]error // who did not answer ask
 }
 
@@ -42,7 +43,11 @@ type machine struct {
 }
 
 func newVirtual(t *testing.T, zones ...string) *virtual {
-	v := &virtual{t: t, net: raftnet.NewMemNet(1)}
+	return newVirtualOf(t, 3, zones...)
+}
+
+func newVirtualOf(t *testing.T, voters int, zones ...string) *virtual {
+	v := &virtual{t: t, net: raftnet.NewMemNet(1), voters: voters}
 	v.net.SetDelay(100*time.Microsecond, 500*time.Microsecond)
 	var addrs []string
 	done := make(chan error, len(zones))
@@ -110,7 +115,7 @@ func (m *machine) start() error {
 		Listen: func(func(keys.NodeID) (string, bool), raftnet.BootRegistry) (host.Network, error) {
 			return m.v.net.Listen(m.addr), nil
 		},
-		Tune:    func(c *store.Config) { c.KeepReplicas, c.DeadAfter = true, 5*time.Second },
+		Tune:    func(c *store.Config) { c.KeepReplicas, c.DeadAfter, c.Voters = true, 5*time.Second, m.v.voters },
 		OnFatal: func(err error) { m.fatal <- err },
 	})
 	if err == nil {
@@ -379,6 +384,131 @@ func TestRecoverSomeRangesOfFive(t *testing.T) {
 			s, err := recovery.Look(v.ask(), p)
 			return err == nil && s.Whole
 		})
+	})
+}
+
+// TestRecoverDropsTheOtherCopies: of five voters two are left. One is gone on from, the other one is
+// removed once that serves, and comes back under a new ID.
+func TestRecoverDropsTheOtherCopies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVirtualOf(t, 5, "a", "b", "c", "d", "e")
+		defer v.close()
+		require.NoError(t, v.nodes[0].split(20))
+		for i := range 40 {
+			require.NoError(t, v.nodes[i%5].put(i, fmt.Sprint(i)))
+		}
+		v.caughtUp(v.nodes[0])
+		v.caughtUp(v.nodes[3])
+		for _, i := range []int{1, 2, 4} {
+			v.nodes[i].kill()
+		}
+		var p *recovery.Plan
+		v.eventually("the plan is applied", func() bool {
+			var err error
+			if p, err = v.plan(); err != nil || len(p.Ranges) != 3 {
+				return false
+			}
+			return v.apply(p) == nil
+		})
+		for i := range p.Ranges {
+			require.Len(t, p.Ranges[i].Others, 1)
+			o := p.Ranges[i].Others[0]
+			for _, m := range []*machine{v.nodes[0], v.nodes[3]} {
+				for _, r := range m.node.Store.Ranges() {
+					if r.Desc.RangeID == p.Ranges[i].ID && m.node.Identity.Node == o.Node {
+						require.NotEqual(t, o.Replica, r.Replica, "S18: what was dropped is made under its ID again")
+					}
+				}
+			}
+		}
+		for i := range 40 {
+			got, err := v.nodes[i%2*3].get(i)
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint(i), got)
+			require.NoError(t, v.nodes[i%2*3].put(i, "new"))
+		}
+		require.NoError(t, v.apply(p), "it is done already")
+	})
+}
+
+// TestLostKeysStayUnavailable: all replicas of a range are gone. That has to be accepted by hand; the
+// other ranges are recovered, and who asks for the lost keys gets an error in bounded time.
+func TestLostKeysStayUnavailable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVirtual(t, "a", "b", "c", "d", "e")
+		defer v.close()
+		for i := 1; i < 10; i++ {
+			require.NoError(t, v.nodes[0].split(10*i))
+		}
+		for i := range 100 {
+			require.NoError(t, v.nodes[i%5].put(i, fmt.Sprint(i)))
+		}
+		places := map[keys.RangeID]string{}
+		v.eventually("every range has three voters", func() bool {
+			for _, m := range v.nodes {
+				for _, r := range m.node.Store.Ranges() {
+					place := ""
+					for i, o := range v.nodes {
+						if _, ok := r.Desc.Replica(o.node.Identity.Node); ok {
+							place += fmt.Sprint(i)
+						}
+					}
+					if len(place) != 3 || len(r.Desc.Replicas) != 3 {
+						return false
+					}
+					places[r.Desc.RangeID] = place
+				}
+			}
+			return true
+		})
+		var victim keys.RangeID
+		for id, place := range places {
+			if place != places[keys.MetaRangeID] && place != places[keys.FirstDataRangeID] {
+				victim = id
+			}
+		}
+		require.NotZero(t, victim, "all ranges lie on the same nodes: %v", places)
+		for _, c := range places[victim] {
+			v.nodes[c-'0'].kill()
+		}
+		var p *recovery.Plan
+		v.eventually("the plan is applied", func() bool {
+			_, err := v.plan()
+			if err == nil || !strings.Contains(err.Error(), "--accept-lost-spans") {
+				return false
+			}
+			p, err = recovery.Make(recovery.Input{Inventories: v.ask(), AcceptLostSpans: true, Now: time.Now()})
+			return err == nil && v.apply(p) == nil
+		})
+		require.NotEmpty(t, p.Holes)
+		var left *machine
+		for _, m := range v.nodes {
+			if m.node != nil {
+				left = m
+			}
+		}
+		for i := range 100 {
+			lost := false
+			for _, h := range p.Holes {
+				lost = lost || (keys.Span{Key: keys.Key(h.Start), EndKey: keys.Key(h.End)}).Contains(vkey(i))
+			}
+			if lost && i%10 != 0 {
+				continue // one of each range is enough: each takes its time
+			}
+			start := time.Now()
+			got, err := left.get(i)
+			if lost {
+				require.Error(t, err, "key %d", i)
+				require.LessOrEqual(t, time.Since(start), 20*time.Second)
+				continue
+			}
+			require.NoError(t, err, "key %d", i)
+			require.Equal(t, fmt.Sprint(i), got)
+		}
+		s, err := recovery.Look(v.ask(), p)
+		require.NoError(t, err)
+		require.False(t, s.Whole)
+		require.NotEmpty(t, s.Unavailable)
 	})
 }
 
