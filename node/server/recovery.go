@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/atolldb/atoll/node/raftnet"
 	"github.com/atolldb/atoll/node/recovery"
@@ -25,9 +27,30 @@ func NewRecovery(certs string) (*Recovery, error) {
 // Close ends all connections.
 func (r *Recovery) Close() { _ = r.net.Close() }
 
+// lostPause is the pause before a call is repeated whose connection was lost.
+const lostPause = 200 * time.Millisecond
+
+// call repeats what lost its connection, until ctx ends: a connection on which nothing comes for a while
+// is closed, and a step may take longer. Every call of a recovery is harmless to repeat.
+func (r *Recovery) call(ctx context.Context, addr string, m raftnet.Method, payload []byte) ([]byte, error) {
+	for {
+		b, err := r.net.CallAddr(ctx, addr, m, payload)
+		if !errors.Is(err, raftnet.ErrConnLost) {
+			return b, err
+		}
+		t := time.NewTimer(lostPause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, err
+		}
+	}
+}
+
 // Inventory implements recovery.Nodes.
 func (r *Recovery) Inventory(ctx context.Context, addr string) (*recovery.Inventory, error) {
-	b, err := r.net.CallAddr(ctx, addr, raftnet.MethodRecoveryInventory, nil)
+	b, err := r.call(ctx, addr, raftnet.MethodRecoveryInventory, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +63,7 @@ func (r *Recovery) Stage(ctx context.Context, addr string, p *recovery.Plan) err
 	if err != nil {
 		return err
 	}
-	_, err = r.net.CallAddr(ctx, addr, raftnet.MethodRecoveryStage, b)
+	_, err = r.call(ctx, addr, raftnet.MethodRecoveryStage, b)
 	return err
 }
 
@@ -50,6 +73,6 @@ func (r *Recovery) Step(ctx context.Context, addr string, s *recovery.Step) erro
 	if err != nil {
 		return err
 	}
-	_, err = r.net.CallAddr(ctx, addr, raftnet.MethodRecoveryStep, b)
+	_, err = r.call(ctx, addr, raftnet.MethodRecoveryStep, b)
 	return err
 }

@@ -277,13 +277,18 @@ func (s *Store) RecoverRange(ctx context.Context, p *recovery.Plan, id keys.Rang
 		return fmt.Errorf("store: the plan does not recover range %d from node %d", id, s.cfg.Node)
 	}
 	r, err := s.recoverLocked(p, o, counters)
-	if err != nil {
+	if err != nil || r == nil {
 		return err
 	}
-	r.trans.StandForElection(raftnet.Cause{Why: "the range was recovered after the loss of its quorum"})
+	if !r.hasLeader() {
+		r.trans.StandForElection(raftnet.Cause{Why: "the range was recovered after the loss of its quorum"})
+	}
 	for {
 		if _, ok := r.leads(); ok {
 			return nil
+		}
+		if r.hasLeader() && r.trans.Leader() != s.cfg.Node {
+			return nil // it was recovered before, and another node leads it by now
 		}
 		t := time.NewTimer(20 * time.Millisecond)
 		select {
@@ -295,6 +300,7 @@ func (s *Store) RecoverRange(ctx context.Context, p *recovery.Plan, id keys.Rang
 	}
 }
 
+// recoverLocked returns the range's new replica; nil if it was recovered before and has left this node.
 func (s *Store) recoverLocked(p *recovery.Plan, o *recovery.Range, counters []Counter) (*rep, error) {
 	s.structure.Lock()
 	defer s.structure.Unlock()
@@ -304,7 +310,7 @@ func (s *Store) recoverLocked(p *recovery.Plan, o *recovery.Range, counters []Co
 	} else if done != nil && r != nil && r.id == o.NewReplica {
 		return r, nil
 	} else if done != nil {
-		return nil, fmt.Errorf("store: range %d was recovered on node %d by this plan, and its replica was moved away since", o.ID, s.cfg.Node)
+		return nil, nil // its replica was moved away since
 	}
 	if r == nil || r.id != o.Source.Replica {
 		return nil, fmt.Errorf("store: node %d does not have replica %d of range %d: make a new plan", s.cfg.Node, o.Source.Replica, o.ID)
