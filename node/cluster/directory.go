@@ -64,6 +64,7 @@ func (d *Directory) Merge(infos ...NodeInfo) error {
 		if ok && have.State == Decommissioned && n.State != Decommissioned {
 			continue // S18: it can't come back
 		}
+		n.Lost = n.Lost || ok && have.Lost
 		if err := d.local.log.SetLocal(nodeKey(dirPrefix, n.ID), n.Encode()); err != nil {
 			return err
 		}

@@ -59,6 +59,9 @@ type NodeInfo struct {
 	State    NodeState
 	// Attributes say what the node is made of, for instance "ssd": sorted, separated by commas.
 	Attributes string
+	// Lost: an operator gave the node up for good when ranges had lost their quorums, so it may hold
+	// what the others went on without. It is Decommissioned as well, and not even listened to (S18).
+	Lost bool
 }
 
 // AttributeList returns the attributes one by one.
@@ -78,7 +81,11 @@ func (n *NodeInfo) append(b []byte) []byte {
 	b = wire.AppendString(b, 6, n.Region)
 	b = wire.AppendString(b, 7, n.Zone)
 	b = wire.AppendUint(b, 8, uint64(n.State))
-	return wire.AppendString(b, 9, n.Attributes)
+	b = wire.AppendString(b, 9, n.Attributes)
+	if n.Lost {
+		b = wire.AppendUint(b, 10, 1)
+	}
+	return b
 }
 
 // Encode returns the entry as the directory's system key holds it.
@@ -115,6 +122,8 @@ func nodeInfo(b []byte) (NodeInfo, error) {
 			n.State = NodeState(v)
 		case 9:
 			n.Attributes = string(data)
+		case 10:
+			n.Lost = v != 0
 		}
 		return nil
 	})

@@ -28,6 +28,8 @@ const (
 	Hot     Kind = "hot"     // a load that no split divides
 	Node    Kind = "node"    // a node started, or what it takes part in changed
 	Diary   Kind = "diary"   // events are missing
+	// Recovery: a range lost its quorum for good and goes on from one replica.
+	Recovery Kind = "recovery"
 )
 
 // Event is one thing that happened.

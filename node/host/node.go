@@ -62,6 +62,10 @@ type Config struct {
 	// nil: unknown. Garbage collection asks.
 	OldestRead func() hlc.Timestamp
 
+	// IDCounters are keys of counters whose numbers are never given out twice: a recovery after the loss
+	// of a quorum lifts them beyond what the lost nodes may have given out.
+	IDCounters []keys.Key
+
 	// Bugs that the simulator plants; see storage.Options and txn.Config.
 	PlantUnsyncedLog, PlantSkipRefresh bool
 
@@ -89,10 +93,13 @@ type Node struct {
 	version string
 	started time.Time
 
-	stop    context.CancelFunc
-	done    sync.WaitGroup
-	service *cluster.Service
-	bound   *cluster.ClockBound
+	stop context.CancelFunc
+	done sync.WaitGroup
+	// recovering serialises what an operator asks after the loss of quorums.
+	recovering recoveryLock
+	counters   []keys.Key // Config.IDCounters
+	service    *cluster.Service
+	bound      *cluster.ClockBound
 }
 
 // Open opens the store and waits until the node has an identity (founded or admitted),
@@ -104,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{Clock: cfg.Clock, version: cfg.Version, started: time.Now()}
+	n := &Node{recovering: make(recoveryLock, 1), counters: cfg.IDCounters, Clock: cfg.Clock, version: cfg.Version, started: time.Now()}
 	defer func() {
 		if err != nil {
 			n.Close()
@@ -141,6 +148,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	run, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	n.done.Go(func() { n.follow(run) })
+	n.done.Go(func() { n.watchLost(run, cfg.OnFatal) })
 	n.Events.Record(events.Event{Kind: events.Node, What: fmt.Sprintf("node %d started at %s, boot %d", self.ID, self.Addr, n.Boot)})
 	n.done.Go(func() { n.Events.Run(run) })
 	n.service = cluster.StartService(n.Directory, n.Net, n.Identity, self, n.Sender, cfg.Log, cfg.Join...)
@@ -165,6 +173,9 @@ func (n *Node) identify(ctx context.Context, cfg Config, local *cluster.Local) (
 		}
 	}
 	if err := n.Directory.Merge(res.Directory...); err != nil {
+		return nil, err
+	}
+	if err := n.refuseLost(); err != nil {
 		return nil, err
 	}
 	n.Net.SetIdentity(raftnet.Identity{ClusterID: n.Identity.ClusterID, Node: n.Identity.Node, Boot: n.Boot})
@@ -228,6 +239,7 @@ func (n *Node) replicate(cfg Config, local *cluster.Local, plan *cluster.Plan) e
 	n.Net.Handle(raftnet.MethodNodeStatus, n.onStatus)
 	n.Net.Handle(raftnet.MethodFindings, n.onFindings)
 	n.Net.Handle(raftnet.MethodJobs, n.onJobs)
+	n.handleRecovery()
 	n.Net.Handle(raftnet.MethodKVBatch, func(ctx context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
 		return dist.Serve(ctx, n.Store, payload), nil
 	})

@@ -134,6 +134,7 @@ const (
 	rejectStaleBoot = 4
 	rejectBusy      = 5
 	rejectInvalid   = 6
+	rejectLost      = 7 // given up for good (S18)
 )
 
 var handshakeMagic = [4]byte{'A', 'T', 'O', 'L'}

@@ -102,6 +102,12 @@ const (
 	MethodSQLSchema Method = 71
 	MethodSQLStatus Method = 72
 
+	// Recovery after the loss of quorums for good (package host): callable without an identity, by
+	// CallAddr; the caller needs a node's certificate all the same.
+	MethodRecoveryInventory Method = 80
+	MethodRecoveryStage     Method = 81
+	MethodRecoveryStep      Method = 82
+
 	// MaxMethod bounds method numbers.
 	MaxMethod Method = 255
 )
@@ -111,7 +117,8 @@ const (
 func (m Method) lazy() bool { return m == MethodRaftHeartbeat }
 
 // anonymous reports whether a caller without a node identity may use the method.
-// MethodDirectoryAnnounce carries the cluster's ID itself.
+// MethodDirectoryAnnounce and what recovers a cluster carry the cluster's ID themselves.
 func (m Method) anonymous() bool {
-	return m >= MethodInitPropose && m <= MethodPing || m == MethodDirectoryAnnounce
+	return m >= MethodInitPropose && m <= MethodPing || m == MethodDirectoryAnnounce ||
+		m >= MethodRecoveryInventory && m <= MethodRecoveryStep
 }

@@ -152,6 +152,7 @@ type TCP struct {
 	cfg           TCPConfig
 	ln            net.Listener
 	nonce         uint64
+	barred        atomic.Pointer[func(keys.NodeID) bool]
 	id            atomic.Pointer[Identity]
 	ctx           context.Context
 	cancel        context.CancelFunc
@@ -230,6 +231,30 @@ func (t *TCP) Self() keys.NodeID { return t.id.Load().Node }
 // SetIdentity gives the node its identity once it is founded or admitted. The boot
 // counter must be synced already (SAFETY S18).
 func (t *TCP) SetIdentity(id Identity) { t.id.Store(&id) }
+
+// Bar refuses connections with the nodes for which lost returns true: they were given up for good, and
+// may hold what the others went on without (SAFETY S18). Such a node is told so, and stops.
+func (t *TCP) Bar(lost func(keys.NodeID) bool) { t.barred.Store(&lost) }
+
+func (t *TCP) bars(n keys.NodeID) bool {
+	f := t.barred.Load()
+	return f != nil && n != 0 && (*f)(n)
+}
+
+// DropBarred closes the connections with nodes that are barred by now.
+func (t *TCP) DropBarred() {
+	t.mu.Lock()
+	var out []*conn
+	for k := range t.conns {
+		if t.bars(k.peer) {
+			out = append(out, k)
+		}
+	}
+	t.mu.Unlock()
+	for _, k := range out {
+		k.fail(fmt.Errorf("n%d was given up as lost", k.peer))
+	}
+}
 
 // Call implements Network.
 func (t *TCP) Call(ctx context.Context, to keys.NodeID, class Class, method Method, payload []byte) ([]byte, error) {

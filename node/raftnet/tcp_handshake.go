@@ -18,6 +18,9 @@ import (
 // dial connects to a node and introduces both sides. On success the connection is
 // registered and its goroutines are accounted for; the caller runs it.
 func (t *TCP) dial(to keys.NodeID, class Class) (*conn, error) {
+	if t.bars(to) {
+		return nil, fmt.Errorf("n%d was given up as lost", to)
+	}
 	addr, ok := t.cfg.Resolve(to)
 	if !ok {
 		return nil, fmt.Errorf("the node directory has no address for n%d", to)
@@ -102,7 +105,7 @@ func (t *TCP) connect(ctx context.Context, addr string, h *hello) (net.Conn, hel
 	if w.reject != 0 {
 		c.Close()
 		err := fmt.Errorf("%s refused the connection: %s", addr, w.message)
-		if w.reject == rejectStaleBoot && !h.anonymous {
+		if (w.reject == rejectStaleBoot || w.reject == rejectLost) && !h.anonymous {
 			t.stale.Do(func() { go t.cfg.OnStale(err) })
 		}
 		return nil, hello{}, err
@@ -311,6 +314,8 @@ func (t *TCP) judge(h *hello, me Identity) (uint64, error) {
 		return rejectTarget, errors.New("this node has not joined a cluster yet")
 	case h.id.ClusterID != me.ClusterID:
 		return rejectCluster, fmt.Errorf("the client belongs to cluster %q, this node to %q", h.id.ClusterID, me.ClusterID)
+	case t.bars(h.id.Node):
+		return rejectLost, fmt.Errorf("n%d was given up as lost, and the cluster went on without what it holds; it can never come back: start it with an empty store, as a new node", h.id.Node)
 	case h.id.Node == me.Node && (h.id.Boot != me.Boot || h.nonce != t.nonce):
 		// Two processes with one identity. The later one wins, the earlier one stops.
 		if h.id.Boot > me.Boot {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -215,6 +216,39 @@ func TestTCPIdentity(t *testing.T) {
 	require.ErrorContains(t, err, "needs a caller with a node ID")
 	_, err = anon.CallAddr(ctx, "127.0.0.1:1", MethodPing, nil)
 	require.True(t, NotSent(err))
+}
+
+// A node that was given up is told so and stops; nobody connects to it either (SAFETY S18).
+func TestTCPBarsLostNodes(t *testing.T) {
+	n := newTCPNet(t)
+	var lost atomic.Bool
+	a := n.listen(1, 1)
+	a.Handle(MethodKVBatch, echo)
+	a.Bar(func(id keys.NodeID) bool { return id == 2 && lost.Load() })
+	told := make(chan error, 1)
+	b := n.listen(2, 1, func(c *TCPConfig) { c.OnStale = func(err error) { told <- err } })
+	b.Handle(MethodKVBatch, echo)
+	third := n.listen(3, 1)
+	ctx := testCtx(t)
+	for _, x := range []*TCP{b, third} {
+		_, err := x.Call(ctx, 1, Data, MethodKVBatch, nil)
+		require.NoError(t, err)
+	}
+	_, err := a.Call(ctx, 2, Data, MethodKVBatch, nil)
+	require.NoError(t, err)
+	lost.Store(true)
+	a.DropBarred()
+	require.Eventually(t, func() bool {
+		_, err := b.Call(ctx, 1, Data, MethodKVBatch, nil)
+		return err != nil && strings.Contains(err.Error(), "given up as lost")
+	}, 5*time.Second, 5*time.Millisecond)
+	require.ErrorContains(t, <-told, "empty store")
+	require.Eventually(t, func() bool {
+		_, err := a.Call(ctx, 2, Data, MethodKVBatch, nil)
+		return err != nil && strings.Contains(err.Error(), "given up as lost")
+	}, 5*time.Second, 5*time.Millisecond)
+	_, err = third.Call(ctx, 1, Data, MethodKVBatch, nil)
+	require.NoError(t, err)
 }
 
 func TestTCPReconnects(t *testing.T) {

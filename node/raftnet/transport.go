@@ -209,6 +209,9 @@ func (t *RangeTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress
 // acknowledged, and might elect a leader without them (SAFETY S18).
 func (t *RangeTransport) Mute() { t.mute.Store(true) }
 
+// Muted reports whether the replica may not vote.
+func (t *RangeTransport) Muted() bool { return t.mute.Load() }
+
 // Close ends every RPC, in and out, and takes the replica off the router.
 func (t *RangeTransport) Close() error {
 	t.cancel()

@@ -57,20 +57,7 @@ func Found(ctx context.Context, clusterID string, addrs []string, certs, passwor
 			return nil, err
 		}
 	}
-	tc := raftnet.TCPConfig{Resolve: func(keys.NodeID) (string, bool) { return "", false }}
-	if certs != "" {
-		c, err := openCertificates(certs, slog.Default())
-		if err != nil {
-			return nil, err
-		}
-		tc.ServerTLS, tc.ClientTLS = c.peer()
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	tc.Listener = l
-	net, err := raftnet.ListenTCP(tc)
+	net, err := operator(certs)
 	if err != nil {
 		return nil, err
 	}
@@ -91,4 +78,22 @@ func Found(ctx context.Context, clusterID string, addrs []string, certs, passwor
 		case <-time.After(foundRetry):
 		}
 	}
+}
+
+// operator returns a network without identity, from which nodes can be called by their addresses. With
+// certificates, it needs a node's own.
+func operator(certs string) (*raftnet.TCP, error) {
+	tc := raftnet.TCPConfig{Resolve: func(keys.NodeID) (string, bool) { return "", false }}
+	if certs != "" {
+		c, err := openCertificates(certs, slog.Default())
+		if err != nil {
+			return nil, err
+		}
+		tc.ServerTLS, tc.ClientTLS = c.peer()
+	}
+	var err error
+	if tc.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	return raftnet.ListenTCP(tc)
 }

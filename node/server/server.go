@@ -183,7 +183,8 @@ func (s *Server) nodeConfig() host.Config {
 			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.DeadAfter, sc.KeepReplicas = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.DeadAfter, c.KeepReplicas
 			sc.MaxRangeBatches, sc.NoMerges = c.RangeMaxBatches, c.NoRangeMerges
 		},
-		OnFatal: s.onFatal, Log: c.Log, Registerer: s.reg,
+		IDCounters: []keys.Key{catalog.IDCounter()},
+		OnFatal:    s.onFatal, Log: c.Log, Registerer: s.reg,
 	}
 }
 

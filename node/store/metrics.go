@@ -13,7 +13,7 @@ type metrics struct {
 
 	splits, removals, changes, transfers, repairs, metaWrites, truncations, flushes, failures prometheus.Counter
 	collected, pileups, orphans, snapshotBytes, mismatches                                    prometheus.Counter
-	comparisons, digestBytes, quarantines, loadSplits, hotSpots, forcedTails                  prometheus.Counter
+	comparisons, digestBytes, quarantines, loadSplits, hotSpots, forcedTails, recovered       prometheus.Counter
 	merges, mergesBegun, mergesAbandoned                                                      prometheus.Counter
 }
 
@@ -50,6 +50,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.loadSplits = c("load_splits_total", "Ranges that this node split by load.")
 	m.hotSpots = c("hot_spots_total", "Times that a range's load could not be divided by a split.")
 	m.forcedTails = c("witness_log_cuts_total", "Times that a witness of this node dropped entries of its log which it should have kept, for want of room.")
+	m.recovered = c("recovered_ranges_total", "Ranges that an operator recovered on this node after the loss of their quorums.")
 	g("range_load_cores", "What the ranges cost this node by their rates of batches and commands, in cores.", s.cores)
 	count := func(f func(*rep) int32) func() float64 {
 		return func() float64 {

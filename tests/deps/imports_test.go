@@ -34,6 +34,8 @@ var rules = []rule{
 	{pkgs: "node/kv", forbid: []string{module + "node/store", module + "node/replica", module + "node/txn", module + "node/sql", module + "node/storage"},
 		why: "imports point down"},
 	{pkgs: "node/store", forbid: []string{module + "node/sql", module + "node/pgwire", module + "node/server", module + "node/txn"}, why: "imports point down"},
+	{pkgs: "node/recovery", forbid: []string{module + "node"}, allow: []string{module + "node/recovery", module + "node/keys"}, deep: true,
+		why: "what is recovered, and from where, is decided purely"},
 	{pkgs: "node/replica", forbid: []string{module + "node/store", module + "node/sql", module + "node/txn", module + "node/pgwire"}, why: "imports point down"},
 	{pkgs: "node/mvcc", forbid: []string{module + "node/replica", module + "node/store", module + "node/txn", module + "node/sql"}, why: "imports point down"},
 	{pkgs: "node/storage", forbid: []string{module + "node/mvcc", module + "node/replica", module + "node/store", module + "node/kv"}, why: "imports point down"},

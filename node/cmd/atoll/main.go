@@ -61,7 +61,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(demoCommand(), startCommand(), initCommand(), sqlCommand(), zonesCommand(), nodeCommand(), policyCommand())
+	root.AddCommand(demoCommand(), startCommand(), initCommand(), sqlCommand(), zonesCommand(), nodeCommand(), policyCommand(), recoverCommand())
 	return root
 }
 

@@ -266,10 +266,12 @@ func (c *Collection) All(ctx context.Context) ([]Descriptor, error) {
 	return out, nil
 }
 
+// IDCounter returns the key of the counter of object IDs.
+func IDCounter() keys.Key { return append(keys.TablePrefix(counterTable), "id"...) }
+
 // NewIDs returns the first of n new consecutive IDs.
 func (c *Collection) NewIDs(ctx context.Context, n int) (ID, error) {
-	key := append(keys.TablePrefix(counterTable), "id"...)
-	last, err := c.m.cfg.DB.Increment(ctx, key, int64(n))
+	last, err := c.m.cfg.DB.Increment(ctx, IDCounter(), int64(n))
 	if err != nil {
 		return 0, err
 	}
