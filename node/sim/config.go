@@ -113,7 +113,7 @@ func drawShape(rng *rand.Rand, focus Focus) shape {
 		s.deadAfter = 4 * time.Second
 	}
 	s.compare = 5 * time.Second
-	s.mergeAfter = []time.Duration{0, 0, 2, 5}[rng.IntN(4)] * time.Second
+	s.mergeAfter = []time.Duration{0, 0, 1, 3}[rng.IntN(4)] * time.Second
 	if focus == FocusMembers || focus == FocusNone && rng.IntN(2) == 0 {
 		for range 1 + rng.IntN(2) {
 			s.spares = append(s.spares, s.zones[rng.IntN(len(s.zones))])

@@ -93,8 +93,8 @@ func (r *rep) closedState() replica.ClosedState {
 		return replica.ClosedState{}
 	}
 	instance := g.Raft() // another one after each snapshot
-	if instance == nil || g.Merged() {
-		return replica.ClosedState{} // its keys are another range's, with a threshold of its own (S20)
+	if instance == nil {
+		return replica.ClosedState{}
 	}
 	applied := g.AppliedIndex()
 	if r.s.cfg.PlantEarlyFollowers {
@@ -103,7 +103,11 @@ func (r *rep) closedState() replica.ClosedState {
 	ts := r.follows.upTo(applied)
 	// REQUIRES: S25. The state is read under the lock that is held while entries are applied: what
 	// a read has missed because it was collected, this threshold covers.
-	return replica.ClosedState{Timestamp: ts, GCThreshold: g.State().GCThreshold, Tenancy: instance}
+	st := g.State()
+	if st.Merged {
+		return replica.ClosedState{} // REQUIRES: S20. Its keys are another range's, with a threshold of its own.
+	}
+	return replica.ClosedState{Timestamp: ts, GCThreshold: st.GCThreshold, Tenancy: instance}
 }
 
 // closeTimestamps promises closed timestamps for the ranges that this node leads.

@@ -15,11 +15,9 @@ const (
 	// soon after.
 	smallPart = 4
 	quietPart = 4
-	// mergeAgain is how long a range is left alone after its merge was thought about. One look costs an
-	// estimate of two sizes.
+	// mergeAgain is how long a range is left alone after its merge was thought about, at most. One look
+	// costs an estimate of two sizes.
 	mergeAgain = 30 * time.Second
-	// leaseAgain is how long a range is left alone after its lease was asked for.
-	leaseAgain = 10 * time.Minute
 )
 
 // mergeJobs merges a range with the next one, if both have been small, quiet and unchanged for a while,
@@ -28,7 +26,7 @@ const (
 func (s *Store) mergeJobs(r *rep, d *kv.RangeDescriptor, now time.Time) []job {
 	quiet := s.cold(r, d, now) // kept up to date for the left neighbour as well
 	if s.cfg.NoMerges || !quiet || d.RangeID == keys.MetaRangeID || !d.End.Less(keys.MaxKey) || s.full.Load() || s.draining.Load() ||
-		now.Sub(r.q.lastMerge) < mergeAgain {
+		now.Sub(r.q.lastMerge) < min(mergeAgain, s.cfg.MergeAfter) {
 		return nil
 	}
 	r.q.lastMerge = now
@@ -123,13 +121,14 @@ func (s *Store) mergeSmall(ctx context.Context, r *rep) error {
 	return proposeError(err)
 }
 
-// bringLease asks for the lease of the next range, so that the two can be merged.
+// bringLease asks for the lease of the next range, so that the two can be merged. It asks again only when
+// the merge should have come long ago: somebody has moved the lease away.
 func (s *Store) bringLease(ctx context.Context, left, right *rep) error {
-	if now := time.Now(); now.Sub(left.leaseAsked) < leaseAgain {
+	now := time.Now()
+	if now.Sub(left.leaseAsked) < 2*s.cfg.MergeAfter {
 		return nil
-	} else {
-		left.leaseAsked = now
 	}
+	left.leaseAsked = now
 	d := right.desc()
 	info, err := sendOne[*kv.LeaseInfoResponse](ctx, &s.sender, &kv.LeaseInfoRequest{Key: d.Start})
 	if err != nil || info.BatchesPerSecond > s.cfg.MaxRangeBatches/quietPart/2 {

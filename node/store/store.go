@@ -401,7 +401,7 @@ func (s *Store) overlapping(span keys.Span, descs []kv.RangeDescriptor) []kv.Ran
 // RangeAt returns the range that holds a key, if this node has a replica of it, as that knows it.
 func (s *Store) RangeAt(key keys.Key) (kv.RangeDescriptor, bool) {
 	for _, r := range s.all() {
-		if d := r.desc(); d != nil && !r.witness && d.Contains(key) {
+		if d := r.desc(); d != nil && !r.witness && d.Contains(key) && !r.mergedAway.Load() {
 			return d.Clone(), true
 		}
 	}

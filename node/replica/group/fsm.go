@@ -61,8 +61,6 @@ type fsm struct {
 	st  State
 	ids *appliedIDs
 	bad error // the state engine failed: nothing is applied any more
-	// merged: another range took this one in, and its state is gone (S20): nothing is applied any more.
-	merged bool
 }
 
 var (
@@ -150,7 +148,7 @@ func (f *fsm) applySegment(logs []*raft.Log, responses []any) int {
 	defer b.Close()
 	a := application{f: f, b: b}
 	f.mu.Lock()
-	if f.merged {
+	if f.st.Merged { // nothing is applied any more: its state is gone (S20)
 		f.mu.Unlock()
 		clear(responses)
 		return len(logs)

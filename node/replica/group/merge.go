@@ -60,7 +60,7 @@ type Absorbed struct{ f *fsm }
 func (g *Group) Absorb() (*Absorbed, error) {
 	f := g.fsm
 	f.mu.Lock()
-	if f.st.Frozen == nil && !f.merged {
+	if f.st.Frozen == nil && !f.st.Merged {
 		f.mu.Unlock()
 		return nil, fmt.Errorf("group: range %d is not frozen, and can't be merged away", g.cfg.RangeID)
 	}
@@ -69,7 +69,7 @@ func (g *Group) Absorb() (*Absorbed, error) {
 
 // Release says whether the state is gone. If it is, the replica never applies anything again.
 func (a *Absorbed) Release(gone bool) {
-	a.f.merged = a.f.merged || gone
+	a.f.st.Merged = a.f.st.Merged || gone
 	a.f.mu.Unlock()
 }
 
@@ -78,20 +78,13 @@ func (a *Absorbed) Release(gone bool) {
 func (f *fsm) replace(id keys.RangeID, ingest func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.merged {
+	if f.st.Merged {
 		return fmt.Errorf("group: range %d was merged away: it takes no snapshot any more (S20)", id)
 	}
 	if err := ingest(); err != nil {
 		return err
 	}
 	return f.loadLocked(f.state, id)
-}
-
-// Merged reports whether the range was merged away on this node. While that is under way it waits.
-func (g *Group) Merged() bool {
-	g.fsm.mu.RLock()
-	defer g.fsm.mu.RUnlock()
-	return g.fsm.merged
 }
 
 // rejectMerge is the part of reject that merges need (S20).

@@ -57,6 +57,9 @@ type State struct {
 	HighWater hlc.Timestamp
 	// Frozen is set while the range waits to be merged into its left neighbour (S20).
 	Frozen *raftcmd.FreezeTrigger
+	// Merged says that another range has taken this one in on this node (S20): its keys are that one's,
+	// and what is said here of their GC threshold and of log positions holds no more. It is not stored.
+	Merged bool
 }
 
 // Initialized reports whether the replica holds the range's data.
