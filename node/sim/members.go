@@ -89,7 +89,7 @@ func (s *sim) member(kind int, a *node) (plan, bool) {
 		hold := s.between(300*time.Millisecond, 3*time.Second)
 		return plan{"drain", func() { s.setState(id, cluster.Draining) }, func() { s.setState(id, cluster.Live) }, hold}, true
 	case 2:
-		if s.members.lost != nil || a.open() == nil || !s.quiet() {
+		if s.members.lost != nil || a.open() == nil || !s.quiet() || s.opts.Focus == FocusWitness && !s.hasBases([]*node{a}) {
 			break
 		}
 		s.members.lost = a

@@ -284,18 +284,23 @@ func (t *turn) drop() (Decision, bool) {
 }
 
 // turns reports whether a voter with data gives way to a witness on its own node: where the zone has
-// no other place for one, all others are as they should be, it is the last step to what the rule
-// wants, and every quorum keeps a voter with data. The reverse is not done: data take their time to copy, and the range would be without a
-// voter for as long.
+// no other place for one, all voters are where they should be, they are as many as the rule wants, and
+// every quorum keeps one with data. The reverse is not done: data take their time to copy, and the range
+// would be without a voter for as long.
 func (t *turn) turns(m *member) bool {
 	witnesses := 1
 	for i := range t.members {
-		if o := &t.members[i]; o.Type == Witness {
+		o := &t.members[i]
+		switch {
+		case !o.Type.votes():
+		case o.why != fits && o.why != wrongKind:
+			return false
+		case o.Type == Witness:
 			witnesses++
 		}
 	}
 	return witnesses <= placement.Losable(t.voters) && m.Type == Voter && m.reachable && t.a.sites[m.site].standing == usable && has(&t.a.sites[m.site], t.zone(m).Attributes) &&
-		t.voters == t.rule.Voters && t.good == t.voters-1 && t.quorumWithout(m)
+		t.voters == t.rule.Voters && t.quorumWithout(m)
 }
 
 // turnWitness replaces a voter with data by a witness on its node.
