@@ -21,8 +21,20 @@ import (
 // recoveryLock is a mutex for what is held while time passes.
 type recoveryLock chan struct{}
 
-func (l recoveryLock) Lock()   { l <- struct{}{} }
-func (l recoveryLock) Unlock() { <-l }
+func (l recoveryLock) lock(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l recoveryLock) unlock() { <-l }
+
+// stepLimit bounds a step. It does not end with the caller's connection, which may be closed meanwhile:
+// what was begun is finished, and the same step asked for again finds it done.
+const stepLimit = 30 * time.Second
 
 func (n *Node) handleRecovery() {
 	n.Net.Handle(raftnet.MethodRecoveryInventory, n.onInventory)
@@ -65,13 +77,15 @@ func (n *Node) onInventory(context.Context, keys.NodeID, []byte) ([]byte, error)
 }
 
 // onStage accepts a plan if this node's state is still what the plan saw.
-func (n *Node) onStage(_ context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
+func (n *Node) onStage(ctx context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
 	p, err := recovery.DecodePlan(payload)
 	if err != nil {
 		return nil, err
 	}
-	n.recovering.Lock()
-	defer n.recovering.Unlock()
+	if err := n.recovering.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer n.recovering.unlock()
 	if p.ClusterID != n.Identity.ClusterID {
 		return nil, fmt.Errorf("host: the plan is for cluster %s, this node belongs to %s", p.ClusterID, n.Identity.ClusterID)
 	}
@@ -99,8 +113,12 @@ func (n *Node) onStep(ctx context.Context, _ keys.NodeID, payload []byte) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	n.recovering.Lock()
-	defer n.recovering.Unlock()
+	if err := n.recovering.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer n.recovering.unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepLimit)
+	defer cancel()
 	p, err := n.Store.StagedPlan()
 	if err != nil {
 		return nil, err

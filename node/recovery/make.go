@@ -225,7 +225,7 @@ func (m *maker) judgeRanges() {
 	}
 	for _, id := range sortedKeys(byRange) {
 		f := byRange[id]
-		if f.able() {
+		if f.able(m.mayBeMade) {
 			m.healthy = append(m.healthy, f)
 		} else {
 			m.broken = append(m.broken, f)
@@ -237,7 +237,7 @@ func (m *maker) judgeRanges() {
 // own log, gets the votes of a majority, and nobody votes for a log that ends before his own. A replica
 // that missed changes may name voters of long ago: they have no replicas any more under the IDs of then
 // (S18), so they do not vote.
-func (f *found) able() bool {
+func (f *found) able(mayBeMade func(keys.RangeID, Server) bool) bool {
 	left := map[Server]Copy{}
 	for _, c := range f.copies {
 		if c.Lease {
@@ -248,7 +248,7 @@ func (f *found) able() bool {
 	for _, c := range f.copies {
 		me, votes := left[c.server()], 0
 		for _, v := range c.Voters {
-			if o, ok := left[v]; ok && o.votesFor(me.LastTerm, me.LastIndex) {
+			if o, ok := left[v]; ok && o.votesFor(me.LastTerm, me.LastIndex) || !ok && mayBeMade(f.id, v) {
 				votes++
 			}
 		}
@@ -257,6 +257,21 @@ func (f *found) able() bool {
 		}
 	}
 	return false
+}
+
+// mayBeMade reports whether a voter that a node lacks may still come to be there: after a split it is made
+// a moment later, or by another voter's asking.
+func (m *maker) mayBeMade(id keys.RangeID, v Server) bool {
+	n := m.left[v.Node]
+	if n == nil {
+		return false
+	}
+	for _, s := range n.Spent {
+		if s.Range == id && s.Lowest > v.Replica {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(n.Replicas, func(r Replica) bool { return r.Range == id })
 }
 
 // sources returns the replicas with data, the best one first. The log that goes furthest comes first: it

@@ -42,15 +42,17 @@ func TestRecoverAfterTwoZonesAreGone(t *testing.T) {
 	const survivor = 0 // us-a
 	c.Exec(t, survivor, "CREATE TABLE keep (id bigint PRIMARY KEY, v text NOT NULL)", "CREATE TABLE keep2 (id bigint PRIMARY KEY)",
 		"INSERT INTO keep SELECT g, repeat('x', 200) FROM generate_series(1, 3000) g", "ALTER TABLE keep SPLIT AT VALUES (1000), (2000), (100000)")
-	out, code := c.recoverCmd(t, "plan", "--out", filepath.Join(c.Store, "no.plan"))
-	require.Equal(t, 1, code, out)
-	require.Contains(t, out, "nothing is lost")
+	var out string
+	var code int
 	eventually(t, time.Minute, "all is whole", func() string {
 		if out, code = c.recoverCmd(t, "report"); code != 0 {
 			return out
 		}
 		return ""
 	})
+	out, code = c.recoverCmd(t, "plan", "--out", filepath.Join(c.Store, "no.plan"))
+	require.Equal(t, 1, code, out)
+	require.Contains(t, out, "nothing is lost")
 
 	// Commits go on while the zones die: those that the survivor had are there afterwards.
 	conn := c.Connect(t, survivor)
