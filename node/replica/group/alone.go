@@ -77,7 +77,7 @@ type Alone struct {
 // after: State tells which.
 func GoAlone(e *storage.StateEngine, log *storage.RaftLog, a Alone) (taken Position, err error) {
 	id := a.Desc.RangeID
-	f := &fsm{state: e, fatal: func(error) {}, remember: a.RememberIDs}
+	f := &fsm{state: e, fatal: func(error) {}, remember: a.RememberIDs, alone: true}
 	if err := f.load(e, id); err != nil {
 		return Position{}, err
 	}

@@ -61,6 +61,8 @@ type fsm struct {
 	st  State
 	ids *appliedIDs
 	bad error // the state engine failed: nothing is applied any more
+	// alone: the log's end is taken for a recovery (GoAlone), with no other range's state at hand.
+	alone bool
 }
 
 var (

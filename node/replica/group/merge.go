@@ -90,6 +90,9 @@ func (f *fsm) replace(id keys.RangeID, ingest func() error) error {
 // rejectMerge is the part of reject that merges need (S20).
 func (f *fsm) rejectMerge(c *raftcmd.Command) string {
 	switch {
+	case c.Merge != nil && f.alone:
+		// What it merges is recovered by itself, and unfrozen by its leaseholder.
+		return fmt.Sprintf("a range that is being recovered does not take range %d in", c.Merge.Right)
 	case c.Unfreeze != nil:
 		if f.st.Frozen == nil || f.st.Frozen.Attempt != c.Unfreeze.Attempt {
 			return fmt.Sprintf("the range is not frozen by attempt %x", c.Unfreeze.Attempt)

@@ -69,6 +69,10 @@ func TestMergesThatDoNotFit(t *testing.T) {
 			spoil(m)
 			require.ErrorContains(t, l.propose(&raftcmd.Command{Merge: m}), "merge into", name)
 		}
+		l.g.fsm.mu.Lock()
+		l.g.fsm.alone = true // a recovery has no other range's state at hand
+		l.g.fsm.mu.Unlock()
+		require.ErrorContains(t, l.propose(&raftcmd.Command{Merge: fits()}), "is being recovered")
 		c.close()
 	})
 }
