@@ -95,7 +95,7 @@ const (
 	// MethodJobs asks for the copies that a node is making (package host).
 	MethodJobs Method = 68
 	// MethodReplicaFrozen waits until a replica has applied its range's freeze, durably (S20).
-	MethodReplicaFrozen Method = 80
+	MethodReplicaFrozen Method = 77
 
 	// SQL: cancel requests, schema leases, sessions of other nodes.
 	MethodSQLCancel Method = 70
