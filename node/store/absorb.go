@@ -132,11 +132,12 @@ func (s *Store) frozenFirst(recs []replicaRecord) error {
 }
 
 // mergedInto reports whether a descriptor shows that its range has taken this replica's in: that range
-// ended where this one begins when this one was frozen for it.
+// ended where this one begins when this one was frozen for it, and goes on beyond that now. It may have
+// been split inside this one since.
 func (r *rep) mergedInto(desc *kv.RangeDescriptor) bool {
 	f, d := r.frozen.Load(), r.desc()
 	return f != nil && d != nil && f.Left == desc.RangeID && desc.Generation > f.LeftGeneration &&
-		!d.Start.Less(desc.Start) && !desc.End.Less(d.End)
+		desc.Contains(d.Start)
 }
 
 // Swallowed implements group.Host.

@@ -224,8 +224,10 @@ func TestAbandonedMergeIsRejected(t *testing.T) {
 // A follower is down while the ranges become one. It applies the merge from its log, or takes a snapshot
 // that swallows its right side.
 func TestFollowerMissesTheMerge(t *testing.T) {
-	for _, bySnapshot := range []bool{false, true} {
-		t.Run(fmt.Sprintf("snapshot=%t", bySnapshot), func(t *testing.T) {
+	for i := range 6 {
+		// Split again: in the former left side, where the right one began, and in that.
+		again, bySnapshot := 3+2*(i/2), i%2 == 1
+		t.Run(fmt.Sprintf("split at %d, snapshot=%t", again, bySnapshot), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCluster(t, func(cfg *Config) { cfg.DeadAfter = time.Hour }, "a", "b", "c")
 				for i := range 10 {
@@ -246,8 +248,7 @@ func TestFollowerMissesTheMerge(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, l.store.writeMeta(t.Context(), merged))
 				c.eventually(30*time.Second, func() bool { return l.put(t.Context(), tkey(7), "b") == nil })
-				// And split again, at the same key.
-				c.eventually(30*time.Second, func() bool { return l.splitAt(t.Context(), tkey(5)) == nil })
+				c.eventually(30*time.Second, func() bool { return l.splitAt(t.Context(), tkey(again)) == nil })
 				if bySnapshot {
 					for i := range 1500 {
 						c.eventually(30*time.Second, func() bool { return l.put(t.Context(), tkey(i%10), "b") == nil })

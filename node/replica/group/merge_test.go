@@ -99,12 +99,20 @@ func TestNewestOfAMemory(t *testing.T) {
 func TestSpansThatASnapshotClears(t *testing.T) {
 	old := kv.RangeDescriptor{RangeID: 5, Start: keys.Key("\x04b"), End: keys.Key("\x04c")}
 	desc := kv.RangeDescriptor{RangeID: 5, Start: keys.Key("\x04b"), End: keys.Key("\x04e")}
-	spans := clearedSpans(&old, &desc, []keys.RangeID{9, 3})
+	right := func(id keys.RangeID, end string) *Group {
+		g := &Group{cfg: Config{RangeID: id}, fsm: &fsm{}}
+		g.fsm.st.Desc = kv.RangeDescriptor{RangeID: id, Start: keys.Key("\x04c"), End: keys.Key(end)}
+		return g
+	}
+	spans := clearedSpans(&old, &desc, []*Group{right(9, "\x04d"), right(3, "\x04e")})
 	require.Len(t, spans, 5)
 	for i := 1; i < len(spans); i++ {
 		require.False(t, spans[i].Key.Less(spans[i-1].EndKey), "%v", spans)
 	}
 	require.Equal(t, desc.End, spans[4].EndKey)
+	// The merged range was split since: what it gave up goes too, nobody else here can hold it.
+	spans = clearedSpans(&old, &desc, []*Group{right(9, "\x04g")})
+	require.Equal(t, keys.Key("\x04g"), spans[3].EndKey)
 	markers := mergedMarkers([]keys.RangeID{9, 3})
 	require.Negative(t, storage.CompareEngineKeys(markers[0].engineKey, markers[1].engineKey))
 }

@@ -321,7 +321,7 @@ func (r *Receiver) start(m *beginMsg, g *Group) (*incoming, error) {
 	}
 	old := g.State()
 	swallowed := ranges(rights)
-	spans := clearedSpans(&old.Desc, &m.desc, swallowed)
+	spans := clearedSpans(&old.Desc, &m.desc, rights)
 	if m.witness {
 		spans = localSpans(m.rangeID, swallowed) // it holds nothing else
 	}
@@ -335,8 +335,8 @@ func (r *Receiver) start(m *beginMsg, g *Group) (*incoming, error) {
 }
 
 // clearedSpans returns, in order and without overlap, what a replica of old (RangeID 0: it
-// had no data) must give up before it takes the state of desc, into which swallowed were merged.
-func clearedSpans(old, desc *kv.RangeDescriptor, swallowed []keys.RangeID) []keys.Span {
+// had no data) must give up before it takes the state of desc, into which rights were merged.
+func clearedSpans(old, desc *kv.RangeDescriptor, rights []*Group) []keys.Span {
 	start, end := desc.Start, desc.End
 	if old.RangeID != 0 {
 		// Between the two may lie what the range gave up in a split that this replica never
@@ -348,8 +348,14 @@ func clearedSpans(old, desc *kv.RangeDescriptor, swallowed []keys.RangeID) []key
 			end = old.End
 		}
 	}
+	for _, g := range rights {
+		// The same, of what was merged: the range may have been split inside it since.
+		if right := g.State().Desc; end.Less(right.End) {
+			end = right.End
+		}
+	}
 	data := DataSpans(start, end)
-	return append(append([]keys.Span{data[0]}, localSpans(desc.RangeID, swallowed)...), data[1])
+	return append(append([]keys.Span{data[0]}, localSpans(desc.RangeID, ranges(rights))...), data[1])
 }
 
 func (r *Receiver) get(id snapshotID) (*incoming, error) {
