@@ -31,6 +31,8 @@ type options struct {
 	keep      bool
 	noPeer    bool
 	far       bool
+	join      bool
+	firstPort int // the demo's first SQL port
 	nodeArgs  []string
 }
 
@@ -57,6 +59,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&workloads, "workloads", "select,insert,tpcb", "which of select, insert, tpcb, past (select at the nearest replica, as of some seconds ago)")
 	f.BoolVar(&o.keep, "keep", false, "leave the data folder")
 	f.BoolVar(&o.far, "far", false, "measure Atoll also through a zone that holds no lease")
+	f.BoolVar(&o.join, "join", false, "measure only how long it takes until nodes that join have their share")
 	f.BoolVar(&o.noPeer, "no-peer", false, "measure Atoll only")
 	f.StringVar(&nodeArgs, "node-args", "", "more arguments for every atoll node, separated by spaces")
 	if err := f.Parse(args); err != nil {
@@ -104,7 +107,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	defer atoll.stop()
 	systems := []*system{atoll}
-	if !o.noPeer {
+	if !o.noPeer && !o.join {
 		peer, err := startPostgres(ctx, o)
 		if err != nil {
 			return err
@@ -124,6 +127,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	atoll.port = near
+	if o.join {
+		return measureJoin(ctx, o, atoll)
+	}
 	if o.far {
 		systems = append(systems, &system{name: farName, port: far, dir: atoll.dir, client: atoll.client})
 	}

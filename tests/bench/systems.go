@@ -43,6 +43,7 @@ const insertScript = "\\set id random(1, 9000000000000000000)\nINSERT INTO bench
 type system struct {
 	name   string
 	port   int
+	http   int // the first node's; Atoll only
 	dir    string
 	stop   func()
 	client string // folder of pgbench
@@ -128,7 +129,8 @@ func startAtoll(ctx context.Context, o *options) (*system, error) {
 		stop()
 		return nil, fmt.Errorf("atoll demo is not up after %s", startTimeout)
 	}
-	return &system{name: atollName, port: port, dir: o.dir, stop: stop, client: o.pgBin}, nil
+	o.firstPort = port
+	return &system{name: atollName, port: port, http: port + 200, dir: o.dir, stop: stop, client: o.pgBin}, nil
 }
 
 // startPostgres starts a primary with two synchronous standbys (ANY 1), all on loopback.

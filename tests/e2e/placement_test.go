@@ -16,8 +16,13 @@ import (
 
 // startZone starts a node in a zone of its own, which joins the cluster.
 func (c *Cluster) startZone(t *testing.T, zone, store string) *process {
+	return c.startPlace(t, "local", zone, store)
+}
+
+// startPlace starts a node in a zone of its own of a region, which joins the cluster.
+func (c *Cluster) startPlace(t *testing.T, region, zone, store string) *process {
 	port := freePorts(t, 3)
-	return spawn(t, c.bin, "start", "--store", store, "--locality", "region=local,zone="+zone, "--insecure",
+	return spawn(t, c.bin, "start", "--store", store, "--locality", "region="+region+",zone="+zone, "--insecure",
 		"--listen", loopback(port), "--sql-listen", loopback(port+1), "--http-listen", loopback(port+2), "--join", loopback(c.peerPort))
 }
 
@@ -184,4 +189,68 @@ func TestPlacementPolicies(t *testing.T) {
 	r.stop(t)
 	w.stop(t, 2)
 	d.end(10 * time.Second)
+}
+
+// TestPinnedToRegion moves a table that is written to and read into a region, where its data stay: no
+// replica elsewhere, also while one of the region's zones is gone.
+func TestPinnedToRegion(t *testing.T) {
+	c := StartCluster(t)
+	dir := tempDir(t)
+	zones := []string{"eu-a", "eu-b", "eu-c"}
+	eu := map[string]*process{}
+	for _, z := range zones {
+		eu[z] = c.startPlace(t, "eu", z, filepath.Join(dir, z))
+	}
+	eventually(t, time.Minute, "both regions are there", func() string {
+		if n := c.Int(t, 0, "SELECT count(*) FROM atoll.nodes WHERE status = 'live'"); n != 6 {
+			return fmt.Sprintf("%d nodes are live", n)
+		}
+		return ""
+	})
+	w := c.StartWriter(t, 0, "residents")
+	r := c.StartReader(t, 1, w, "10s")
+	w.progress(t, 50, time.Minute)
+	conn := c.Connect(t, 1)
+	defer conn.Close(t.Context())
+	fails(t, conn, "CREATE PLACEMENT POLICY any_region AS 'name: any_region\nsurvive: zone\none_region: true\n'", "55000", "region")
+	c.Exec(t, 0, "CREATE PLACEMENT POLICY in_eu AS 'name: in_eu\nsurvive: zone\ndefault_role: excluded\none_region: true\nregions: {eu: {role: replica}}\n'",
+		"ALTER TABLE residents SET PLACEMENT POLICY in_eu", "ALTER TABLE residents_newest SET PLACEMENT POLICY in_eu")
+	placed := func() string {
+		for _, table := range []string{"residents", "residents_newest"} {
+			if got := c.tablePlace(1, table); !strings.HasSuffix(got, "in eu-a eu-b eu-c") || !strings.HasPrefix(got, "eu-") {
+				return table + ": " + got
+			}
+		}
+		return ""
+	}
+	started := time.Now()
+	_ = w.silence()
+	eventually(t, 3*time.Minute, "the tables are in the region", placed)
+	t.Logf("moved into the region in %s; longest silence between commits: %s", time.Since(started).Round(time.Second), w.silence())
+	elsewhere := func() int64 {
+		return c.Int(t, 1, `SELECT count(*) FROM atoll.replicas JOIN atoll.ranges USING (range_id)
+			WHERE table_name LIKE 'public.residents%' AND zone NOT LIKE 'eu-%'`)
+	}
+	require.Zero(t, elsewhere())
+
+	victim := strings.Fields(c.tablePlace(1, "residents"))[0] // the zone that leads
+	require.NoError(t, eu[victim].cmd.Process.Kill())
+	eu[victim].exit(t, 10*time.Second)
+	w.progress(t, 100, time.Minute)
+	t.Logf("%s, which led, was killed: longest silence between commits: %s", victim, w.silence())
+	require.Zero(t, elsewhere(), "rather two of three voters than one outside the region")
+	eu[victim] = c.startPlace(t, "eu", victim, filepath.Join(dir, victim))
+	eventually(t, time.Minute, "the zone is back", func() string {
+		if n := c.Int(t, 1, "SELECT count(*) FROM atoll.placement_violations"); n != 0 {
+			return fmt.Sprintf("%d violations", n)
+		}
+		return placed()
+	})
+	require.Zero(t, elsewhere())
+	w.progress(t, 20, time.Minute)
+	r.stop(t)
+	w.stop(t, 1)
+	for _, p := range eu {
+		p.end(10 * time.Second)
+	}
 }
