@@ -69,12 +69,19 @@ func TestMergesThatDoNotFit(t *testing.T) {
 			spoil(m)
 			require.ErrorContains(t, l.propose(&raftcmd.Command{Merge: m}), "merge into", name)
 		}
-		l.g.fsm.mu.Lock()
-		l.g.fsm.alone = true // a recovery has no other range's state at hand
-		l.g.fsm.mu.Unlock()
-		require.ErrorContains(t, l.propose(&raftcmd.Command{Merge: fits()}), "is being recovered")
 		c.close()
 	})
+}
+
+// A recovery applies the log's end with no other range's state at hand.
+func TestRecoveryTakesNoMerge(t *testing.T) {
+	f := &fsm{alone: true}
+	f.st.Desc = kv.RangeDescriptor{RangeID: 7, Start: keys.Key("a"), End: keys.Key("m"), Generation: 1}
+	m := &raftcmd.MergeTrigger{Attempt: raftcmd.ID{7}, Merged: f.st.Desc.Clone(), LeftGeneration: 1, Right: 9}
+	m.Merged.End, m.Merged.Generation = keys.Key("z"), 2
+	require.Contains(t, f.rejectMerge(&raftcmd.Command{Merge: m}), "is being recovered")
+	f.alone = false
+	require.Empty(t, f.rejectMerge(&raftcmd.Command{Merge: m}))
 }
 
 // What a range takes over of another one's memory is the newest part, and the horizon covers the rest (S12).
