@@ -184,9 +184,34 @@ func (t *turn) margin(plus, minus []*member) int {
 }
 
 // worsens reports whether a change of votes would make the range weaker, or let witnesses alone be
-// a quorum: then no voter with data need have what is acknowledged.
+// a quorum, or the voters of one failure domain: then no voter with data need have what is
+// acknowledged, or the loss of that domain loses it.
 func (t *turn) worsens(plus, minus []*member) bool {
-	return placement.Weaker(t.margin(nil, nil), t.margin(plus, minus)) || t.hollow(plus, minus) && !t.hollow(nil, nil)
+	return placement.Weaker(t.margin(nil, nil), t.margin(plus, minus)) || t.hollow(plus, minus) && !t.hollow(nil, nil) ||
+		len(plus) > 0 && t.lone(plus, minus) && !t.lone(nil, nil) // where votes only go there may be no other way
+}
+
+// lone reports whether the voters of one failure domain would be a quorum, reachable or not.
+func (t *turn) lone(plus, minus []*member) bool {
+	var space [maxVoters + 4]int32
+	domains := space[:0]
+	for i := range t.members {
+		if m := &t.members[i]; (m.Type.votes() || contains(plus, m)) && !contains(minus, m) {
+			domains = append(domains, t.domain(m.site, m.seat))
+		}
+	}
+	for i, d := range domains {
+		n := 0
+		for _, o := range domains[i:] {
+			if o == d {
+				n++
+			}
+		}
+		if n >= placement.Quorum(len(domains)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *turn) hollow(plus, minus []*member) bool {
