@@ -42,10 +42,10 @@ func measureJoin(ctx context.Context, o *options, atoll *system) error {
 	load.seconds = int(joinLimit.Seconds())
 	lctx, stopLoad := context.WithCancel(ctx)
 	defer stopLoad()
-	under := make(chan sample, 1)
+	under := make(chan loaded, 1)
 	go func() {
-		s, _ := atoll.whileRunning(lctx, &load)
-		under <- s
+		s, err := atoll.whileRunning(lctx, &load)
+		under <- loaded{s, err}
 	}()
 	started := time.Now()
 	var nodes []*exec.Cmd
@@ -68,6 +68,9 @@ func measureJoin(ctx context.Context, o *options, atoll *system) error {
 	}
 	stopLoad()
 	during := <-under
+	if during.err != nil {
+		return fmt.Errorf("pgbench while the nodes joined: %w", during.err)
+	}
 	after, err := atoll.sent(ctx)
 	if err != nil {
 		return err
@@ -90,6 +93,12 @@ func splitStatement(scale int) string {
 func (s *system) query(ctx context.Context, sql string) error {
 	_, err := command(ctx, s.dir, filepath.Join(s.client, "psql"), s.args("-d", "postgres", "-qX", "-v", "ON_ERROR_STOP=1", "-c", sql)...)
 	return err
+}
+
+// loaded is a measurement of a load that ran beside something else.
+type loaded struct {
+	sample
+	err error
 }
 
 // whileRunning runs pgbench's TPC-B until ctx ends, and returns the latencies.

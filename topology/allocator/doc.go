@@ -40,7 +40,7 @@
 // # What keeps a range safe
 //
 // REQUIRES S19: a removal leaves a quorum of the old configuration reachable, and no change leaves
-// a range weaker than it was (placement.Weaker) or lets witnesses alone be a quorum, but for the
+// a range weaker than it was (placement.Weaker) or lets witnesses alone, or by a new vote the voters of one failure domain, be a quorum, but for the
 // pairs Replace, Grow and Shrink: two consecutive entries, needed where one of them alone would
 // weaken the goal. They are proposed only while every voter that stays is reachable and has caught
 // up, and led from outside the failure domains that they weaken. So is TurnWitness, where a data
