@@ -16,3 +16,6 @@ func (t *RangeTransport) InjectTimeoutNow() error {
 
 // Refort makes a pass over all ranges as if the node's support were new.
 func (r *Router) Refort(node keys.NodeID) { r.granted(node) }
+
+// TakeVote takes in the limit of a vote in term, as if its answer had just come.
+func (t *RangeTransport) TakeVote(term uint64, limit int64) { t.addLow(term, limit) }

@@ -175,6 +175,22 @@ func TestTransferAndLowWater(t *testing.T) {
 	})
 }
 
+// A vote that is answered once its voter follows the new leader carries that leader's own limit: it came
+// too late to count, and must not put the range's writes half a second ahead of the clock.
+func TestLateVoteMovesNoLowWater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 4, 3, 1)
+		c.leased(5*time.Second, 0)
+		c.net.Isolate(c.holder(1))
+		c.leased(2*time.Second, c.holder(1))
+		tr := c.node(c.holder(1)).reps[1].tr
+		before, lease := tr.LowWater(), tr.Lease()
+		tr.TakeVote(lease.Term, lease.ReadLimit.WallNanos)
+		require.Equal(t, before, tr.LowWater())
+		c.close()
+	})
+}
+
 // Commands committed at the leader reach idle followers without waiting for raft's timer.
 func TestCommitNudge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

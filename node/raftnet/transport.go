@@ -430,9 +430,17 @@ func (t *RangeTransport) startLowLocked(term uint64) {
 	}
 }
 
+// addLow takes in the limit that came with a vote, before raft can count the vote. One that comes once
+// raft has won the election was not needed for it: the votes that were form a quorum, which holds a voter
+// of every earlier lease's. Its limit may even be that of this very term: the voter has heard of the
+// leader already.
 func (t *RangeTransport) addLow(term uint64, limit int64) {
+	r := t.raft.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if r != nil && r.State() == raft.Leader && r.CurrentTerm() == term {
+		return
+	}
 	if t.lowTerm == term && !t.lowExact {
 		t.low = max(t.low, limit)
 	}

@@ -206,7 +206,7 @@ func (t *RangeTransport) RequestVote(id raft.ServerID, _ raft.ServerAddress, arg
 	if err != nil {
 		return err
 	}
-	t.addLow(args.Term, r.limit) // before raft can count the vote
+	t.addLow(args.Term, r.limit)
 	*resp = raft.RequestVoteResponse{RPCHeader: header(p.node, p.replica), Term: r.term, Granted: r.granted}
 	return nil
 }
