@@ -176,7 +176,12 @@ func (b *builder) network() error {
 	if err != nil {
 		return err
 	}
-	b.base = append(b.base, account)
+	join, err := corev1.NewConfigMap(b.ctx, b.name+"-join", &corev1.ConfigMapArgs{
+		Metadata: b.n.meta(b.n.joinList(), nil), Data: pulumi.StringMap{"join": pulumi.String(commas(b.n.join()))}}, b.in()...)
+	if err != nil {
+		return err
+	}
+	b.base = append(b.base, account, join)
 	// Over all zones: no drain takes nodes of two zones at once. A node that is not ready never
 	// holds up an eviction.
 	_, err = policyv1.NewPodDisruptionBudget(b.ctx, b.name+"-budget", &policyv1.PodDisruptionBudgetArgs{
@@ -263,7 +268,7 @@ func (b *builder) found() error {
 	first := b.n.Zones[0].Name
 	found, err := newJob(b.ctx, b.name+"-found", b.n, jobSpec{
 		Step: "found", Identity: true, TLSSecret: b.n.tls(first),
-		Args: []string{"init", "--cluster-id=$(ATOLL_CLUSTER_ID)", "--nodes=$(ATOLL_FOUNDERS)", "--certs=" + certsDir,
+		Args: []string{"init", "--cluster-id=$(ATOLL_CLUSTER_ID)", "--nodes=$(ATOLL_FOUNDERS)", "--later=" + commas(b.n.allHosts(NodePort)), "--certs=" + certsDir,
 			"--password-file=" + superuserDir + "/password", "--timeout=" + b.n.Timeout.String()},
 	}, b.in(pulumi.DependsOn([]pulumi.Resource{b.last}))...)
 	if err != nil {

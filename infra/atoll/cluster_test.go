@@ -59,9 +59,12 @@ func TestStatefulSetPerZone(t *testing.T) {
 		require.Equal(t, "http", at(t, node, "livenessProbe.tcpSocket.port"), "a slow node accepts connections")
 		args := at(t, node, "args").([]any)
 		require.Contains(t, args, "--locality=region=us,zone="+zone)
-		require.Contains(t, args, "--join=atoll-us-a-0.atoll-nodes.atoll.svc.cluster.local:26357,"+
-			"atoll-us-b-0.atoll-nodes.atoll.svc.cluster.local:26357,atoll-us-c-0.atoll-nodes.atoll.svc.cluster.local:26357")
+		require.Contains(t, args, "--join=$(ATOLL_JOIN)")
+		require.Equal(t, map[string]any{"name": "ATOLL_JOIN", "valueFrom": map[string]any{"configMapKeyRef": map[string]any{"name": "atoll-join", "key": "join"}}}, at(t, node, "env.2"))
+		require.True(t, e.runsAfter("atoll-zone-"+zone+"-nodes", "atoll-join"))
 	}
+	require.Equal(t, "atoll-us-a-0.atoll-nodes.atoll.svc.cluster.local:26357,"+
+		"atoll-us-b-0.atoll-nodes.atoll.svc.cluster.local:26357,atoll-us-c-0.atoll-nodes.atoll.svc.cluster.local:26357", at(t, e.get(t, "atoll-join").inputs, "data.join"))
 }
 
 func TestStorageClassOfAZone(t *testing.T) {
@@ -312,6 +315,31 @@ func TestMoreNodesRestartNone(t *testing.T) {
 		require.Equal(t, at(t, before[i].inputs, "spec.template"), at(t, after[i].inputs, "spec.template"))
 	}
 	require.Equal(t, 3.0, at(t, after[0].inputs, "spec.replicas"))
+}
+
+// A zone that comes or goes restarts no node of the others, and nobody who leaves is protected.
+func TestOtherZonesRestartNone(t *testing.T) {
+	zones := func(names ...string) map[string]any {
+		var all []any
+		for _, name := range names {
+			all = append(all, map[string]any{"name": name, "region": "us"})
+		}
+		return map[string]any{"zones": all}
+	}
+	three := ok(t, nil, zones("us-a", "us-b", "us-c"))
+	four := ok(t, three, zones("us-a", "us-b", "us-c", "us-d"))
+	other := ok(t, four, zones("us-a", "us-c", "us-d"))
+	for _, zone := range []string{"us-a", "us-c"} {
+		set := "atoll-zone-" + zone + "-nodes"
+		for _, e := range []*engine{four, other} {
+			require.Equal(t, at(t, three.get(t, set).inputs, "spec.template"), at(t, e.get(t, set).inputs, "spec.template"), set)
+		}
+	}
+	for name, m := range four.all {
+		require.False(t, m.protect && strings.Contains(name, "us-b"), "%s can't be taken away with its zone", name)
+	}
+	require.Contains(t, at(t, four.get(t, "atoll-join").inputs, "data.join"), "atoll-us-d-0.")
+	require.NotContains(t, at(t, other.get(t, "atoll-join").inputs, "data.join"), "atoll-us-b-0.")
 }
 
 func TestRetireKeepsWhatTheStackSays(t *testing.T) {

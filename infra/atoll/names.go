@@ -51,6 +51,7 @@ func (n names) trust() string              { return n.Name + "-ca" }
 func (n names) tls(zone string) string     { return n.Name + "-tls-" + zone }
 func (n names) identity() string           { return n.Name + "-identity" }
 func (n names) founded() string            { return n.Name + "-founded" }
+func (n names) joinList() string           { return n.Name + "-join" }
 func (n names) superuser() string          { return n.Name + "-superuser" }
 func (n names) storageClass(z string) string {
 	if n.Storage.Class != "" {
@@ -88,8 +89,7 @@ func (n names) allHosts(port int) []string {
 }
 
 // join returns where a node that belongs to no cluster yet looks for one: the first node of each
-// zone. The list is part of every pod, so it must not change with a zone's number of nodes: all
-// would be restarted.
+// zone.
 func (n names) join() []string {
 	var out []string
 	for _, z := range n.Zones {

@@ -79,7 +79,7 @@ func (n names) startArgs(z config.Zone) []string {
 		fmt.Sprintf("--listen=:%d", NodePort), fmt.Sprintf("--advertise=%s:%d", host, NodePort),
 		fmt.Sprintf("--sql-listen=:%d", SQLPort), fmt.Sprintf("--sql-advertise=%s:%d", host, SQLPort),
 		fmt.Sprintf("--http-listen=:%d", HTTPPort), fmt.Sprintf("--http-advertise=%s:%d", host, HTTPPort),
-		"--join=" + commas(n.join()),
+		"--join=$(ATOLL_JOIN)",
 		"--certs=" + certsDir,
 		fmt.Sprintf("--cache=%d", n.Resources.MemoryBytes*cacheShare/100),
 		fmt.Sprintf("--shutdown-grace=%ds", shutdownSeconds),
@@ -104,6 +104,9 @@ func (n names) container(z config.Zone) *corev1.ContainerArgs {
 		Env: corev1.EnvVarArray{
 			&corev1.EnvVarArgs{Name: pulumi.String("POD_NAME"), ValueFrom: &corev1.EnvVarSourceArgs{FieldRef: &corev1.ObjectFieldSelectorArgs{FieldPath: pulumi.String("metadata.name")}}},
 			plainEnv("GOMEMLIMIT", fmt.Sprint(n.Resources.MemoryBytes*goShare/100)),
+			// Read when a container starts: another list of zones is no other pod, and restarts none.
+			&corev1.EnvVarArgs{Name: pulumi.String("ATOLL_JOIN"), ValueFrom: &corev1.EnvVarSourceArgs{
+				ConfigMapKeyRef: &corev1.ConfigMapKeySelectorArgs{Name: pulumi.String(n.joinList()), Key: pulumi.String("join")}}},
 		},
 		Ports: corev1.ContainerPortArray{port("node", NodePort), port("sql", SQLPort), port("http", HTTPPort)},
 		Resources: &corev1.ResourceRequirementsArgs{

@@ -24,7 +24,9 @@ up)
     # A stack that was deployed on a Kubernetes that is gone would find itself unchanged.
     [ -d "$HOME/.local/state/atoll/atoll" ] || rm -rf "$state"
     mkdir -p "$state"
-    "$localkube" up
+    # More zones than the stack has, where ZONES says so: for those it may get later. A Kubernetes that runs keeps its own.
+    [ -d "$HOME/.local/state/atoll/atoll" ] && ZONES=
+    "$localkube" up ${ZONES:+--zones "$ZONES"}
     go run ./infra/image/cmd/atoll-image --name "$image" -o bin/atoll-image.tar
     "$localkube" load bin/atoll-image.tar
     pulumi stack select --create local

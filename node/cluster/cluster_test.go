@@ -141,6 +141,16 @@ func TestFoundingRepeatsRefusesAndRecovers(t *testing.T) {
 		left, _, err := nodes[0].local.Plan()
 		require.NoError(t, err)
 		require.Nil(t, left, "it was not proposed to again")
+
+		// Founding members are gone, one or all of them: who came later knows that the cluster stands.
+		again, err = Init(t.Context(), client, "one", []string{"a", "b", "nobody"}, "")
+		require.NoError(t, err)
+		require.Len(t, again.Nodes, 1)
+		again, err = Init(t.Context(), client, "one", []string{"nobody", "no one"}, "", "c", "nobody")
+		require.NoError(t, err)
+		require.Equal(t, "c", again.Nodes[0].Addr)
+		_, err = Init(t.Context(), client, "two", []string{"a"}, "", "nobody")
+		require.ErrorContains(t, err, "node at nobody does not answer", "nothing is founded beside a node that may belong to a cluster")
 		for _, n := range nodes {
 			n.stop()
 		}

@@ -2,10 +2,12 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -70,32 +72,35 @@ type Standing struct {
 }
 
 // Init founds a cluster on the nodes at addrs, or completes an Init that was interrupted. On a
-// founded cluster it does nothing, whatever became of its founding members since. verifier is
+// founded cluster it does nothing, whatever became of its founding members since: later are nodes that
+// may have joined it, and one node that belongs to it is enough. verifier is
 // that of the first user's password, in PostgreSQL's form, or empty; of several tries, that of
 // the first counts. An error that is not ErrRefused may be gone at the next try.
-func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string, verifier string) (*Standing, error) {
-	all := make([]*status, len(addrs))
-	for i, addr := range addrs {
-		b, err := call(ctx, net, addr, raftnet.MethodInitStatus, nil)
-		if err != nil {
-			return nil, fmt.Errorf("cluster: init: node at %s does not answer: %w", addr, err)
-		}
-		if all[i], err = decodeStatus(b); err != nil {
-			return nil, fmt.Errorf("cluster: init: node at %s: %w", addr, err)
+func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string, verifier string, later ...string) (*Standing, error) {
+	asked := slices.Clone(addrs)
+	for _, a := range later {
+		if !slices.Contains(asked, a) {
+			asked = append(asked, a)
 		}
 	}
-	stands, err := standing(clusterID, addrs, all)
+	all, silent := askAll(ctx, net, asked)
+	stands, err := standing(clusterID, asked, all)
 	if err != nil {
 		return nil, err
 	}
 	if stands != nil {
 		for i, s := range all {
-			if s.Identity == nil && s.Plan != nil { // it missed the commit; the others would tell it as well
-				_, _ = call(ctx, net, addrs[i], raftnet.MethodInitCommit, []byte(clusterID))
+			if s != nil && s.Identity == nil && s.Plan != nil { // it missed the commit; the others would tell it as well
+				_, _ = call(ctx, net, asked[i], raftnet.MethodInitCommit, []byte(clusterID))
 			}
 		}
 		return stands, nil
 	}
+	// REQUIRES: S28. Who is silent may belong to a cluster: what is founded is founded with all of them.
+	if silent != nil {
+		return nil, silent
+	}
+	all = all[:len(addrs)]
 	p, err := choosePlan(clusterID, addrs, all, verifier)
 	if err != nil {
 		return nil, err
@@ -119,6 +124,26 @@ func Init(ctx context.Context, net AddrCaller, clusterID string, addrs []string,
 	return &Standing{Plan: p, Nodes: p.Members}, nil
 }
 
+// askAll asks nodes for their status, all at once; those that do not answer have none. The error is that of
+// the first of them.
+func askAll(ctx context.Context, net AddrCaller, addrs []string) (all []*status, silent error) {
+	all = make([]*status, len(addrs))
+	errs := make([]error, len(addrs))
+	var wg sync.WaitGroup
+	for i, addr := range addrs {
+		wg.Go(func() {
+			b, err := call(ctx, net, addr, raftnet.MethodInitStatus, nil)
+			if err != nil {
+				errs[i] = fmt.Errorf("cluster: init: node at %s does not answer: %w", addr, err)
+			} else if all[i], err = decodeStatus(b); err != nil {
+				all[i], errs[i] = nil, fmt.Errorf("cluster: init: node at %s: %w", addr, err)
+			}
+		})
+	}
+	wg.Wait()
+	return all, cmp.Or(errs...)
+}
+
 // standing returns the cluster if any of the nodes belongs to it: all members accepted its plan
 // before the first of them did, so there is nothing left to propose (S28: were an empty node
 // founded on now, acknowledged data would be lost).
@@ -126,6 +151,8 @@ func standing(clusterID string, addrs []string, all []*status) (*Standing, error
 	out := &Standing{}
 	for i, s := range all {
 		switch {
+		case s == nil:
+			continue
 		case s.Identity != nil && s.Identity.ClusterID != clusterID:
 			return nil, refuse("node at %s belongs to cluster %q, not to %q", addrs[i], s.Identity.ClusterID, clusterID)
 		case s.Plan != nil && s.Plan.ClusterID != clusterID:

@@ -89,7 +89,7 @@ func newLogger(level string) (*slog.Logger, error) {
 }
 
 func initCommand() *cobra.Command {
-	var id, nodes, certs, passwordFile, password string
+	var id, nodes, later, certs, passwordFile, password string
 	var insecure bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -118,7 +118,7 @@ func initCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			stands, err := server.Found(ctx, id, strings.Split(nodes, ","), certs, password, func(err error) {
+			stands, err := server.Found(ctx, id, strings.Split(nodes, ","), fields(later), certs, password, func(err error) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "waiting, %v at most: %v\n", timeout, err)
 			})
 			if err != nil {
@@ -137,6 +137,7 @@ func initCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&id, "cluster-id", "", "the cluster's UUID")
 	f.StringVar(&nodes, "nodes", "", "addresses (--advertise) of the initial nodes, separated by commas")
+	f.StringVar(&later, "later", "", "addresses of nodes that may have joined since: where one of them belongs to the cluster it stands, even if all initial nodes are gone")
 	f.StringVar(&certs, "certs", "", "folder with ca.crt, node.crt and node.key")
 	f.BoolVar(&insecure, "insecure", false, "the nodes run without certificates")
 	f.StringVar(&passwordFile, "password-file", "", "file with the first password of role postgres; a cluster that stands keeps its own (ALTER ROLE changes it)")

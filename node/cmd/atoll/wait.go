@@ -94,17 +94,23 @@ func foundedFlag(cmd *cobra.Command, v *string) {
 }
 
 // replication judges a look: nil if every node is ready and every range whole. before is the
-// look before it: replicas must have caught up with what was applied then.
+// look before it: replicas must have caught up with what was applied then. A node that has no name yet
+// comes later in the same rollout; if it were a member that is gone, the others would miss it.
 func replication(now, before []sight) error {
 	byNode := map[int32]*server.Overview{}
 	for _, s := range now {
 		switch {
+		case s.absent:
+			continue
 		case s.overview == nil:
 			return fmt.Errorf("%s does not answer: %w", s.addr, s.err)
 		case !s.overview.Ready:
 			return fmt.Errorf("%s is not ready: %s", s.addr, s.overview.Reason)
 		}
 		byNode[s.overview.Node] = s.overview
+	}
+	if len(byNode) == 0 {
+		return errors.New("none of the nodes has a name yet")
 	}
 	zones := map[string]bool{}
 	for _, o := range byNode {
@@ -207,6 +213,9 @@ func (w rollout) judge(now, before []sight) (string, error) {
 			return "", fmt.Errorf("%s runs revision %q, not %q yet", s.addr, s.overview.Revision, w.revision)
 		}
 	}
+	if err := w.retired(now); err != nil {
+		return "", err
+	}
 	if !w.founded {
 		return "the nodes run; the cluster is being put together, there is nothing more to wait for", nil
 	}
@@ -214,6 +223,24 @@ func (w rollout) judge(now, before []sight) (string, error) {
 		return "", err
 	}
 	return "every node is ready and every range is whole", nil
+}
+
+// retired refuses a node that was decommissioned: its zone was taken out of the stack before, and its
+// volume came back with it.
+func (w rollout) retired(now []sight) error {
+	for _, s := range now {
+		if s.overview == nil || !slices.Contains(w.updated, s.addr) {
+			continue
+		}
+		for _, n := range s.overview.Nodes {
+			if n.ID == s.overview.Node && n.State == "decommissioned" {
+				pod, _, _ := strings.Cut(s.addr, ".")
+				return refusal{fmt.Errorf("%s has the volume of node %d, which was decommissioned and never comes back: delete it, so that a new node starts there (on Kubernetes: "+
+					"kubectl delete pvc data-%s --wait=false; kubectl delete pod %s), and repeat the update", s.addr, n.ID, pod, pod)}
+			}
+		}
+	}
+	return nil
 }
 
 func (w rollout) wait(ctx context.Context, progress io.Writer) error {
@@ -225,6 +252,9 @@ func (w rollout) wait(ctx context.Context, progress io.Writer) error {
 		if err == nil {
 			fmt.Fprintln(progress, done)
 			return nil
+		}
+		if refused := (refusal{}); errors.As(err, &refused) {
+			return err
 		}
 		if err.Error() != said {
 			said = err.Error()

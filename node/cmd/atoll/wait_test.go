@@ -64,12 +64,16 @@ func TestJudge(t *testing.T) {
 		"a replica less, an older version": {func(s []sight) {
 			s[2].overview.Placement, s[0].overview.Ranges[0].Replicas = nil, "n1 n2"
 		}, "range 7 has 2 of 3 replicas"},
-		"replica not there": {func(s []sight) { s[2].overview.Ranges = nil }, "node 3 has no replica yet"},
-		"behind":            {func(s []sight) { s[2].overview.Ranges[0].Applied = 99 }, "node 3 has applied 99 of 100"},
-		"no leaseholder":    {func(s []sight) { s[0].overview.Ranges[0].Leaseholder = 0 }, "no leaseholder"},
-		"stranger":          {func(s []sight) { s[0].overview.Ranges[0].Replicas = "n1 n2 n8" }, "node 8, which is not among --http"},
-		"lost volume":       {func(s []sight) { s[0], s[1] = newborn("a:1"), silent("b:1") }, "a:1 is not ready"},
-		"never made":        {func(s []sight) { s[0], s[1], s[2] = absent("a:1"), absent("b:1"), absent("c:1") }, "a:1 does not answer"},
+		"replica not there":      {func(s []sight) { s[2].overview.Ranges = nil }, "node 3 has no replica yet"},
+		"behind":                 {func(s []sight) { s[2].overview.Ranges[0].Applied = 99 }, "node 3 has applied 99 of 100"},
+		"no leaseholder":         {func(s []sight) { s[0].overview.Ranges[0].Leaseholder = 0 }, "no leaseholder"},
+		"stranger":               {func(s []sight) { s[0].overview.Ranges[0].Replicas = "n1 n2 n8" }, "node 8, which is not among --http"},
+		"lost volume":            {func(s []sight) { s[0], s[1] = newborn("a:1"), silent("b:1") }, "a:1 is not ready"},
+		"a member's pod is gone": {func(s []sight) { s[1] = absent("b:1") }, "range 7 has a replica on node 2, which is not among --http"},
+		"and it is missed": {func(s []sight) {
+			s[1], s[0].overview.Nodes[1].Live = absent("b:1"), false
+		}, "node 1 does not see node 2"},
+		"never made": {func(s []sight) { s[0], s[1], s[2] = absent("a:1"), absent("b:1"), absent("c:1") }, "a:1 does not answer"},
 	} {
 		now := three()
 		c.change(now)
@@ -82,6 +86,15 @@ func TestJudge(t *testing.T) {
 	}
 	_, err := w.judge(three(), nil)
 	require.ErrorContains(t, err, "one look more")
+	// A zone or a node that comes later in the same rollout.
+	_, err = w.judge(append(three(), absent("d:1")), three())
+	require.NoError(t, err)
+	// A volume that came back with its zone.
+	now := three()
+	now[0].overview.Nodes[0].State = "decommissioned"
+	_, err = w.judge(now, three())
+	require.ErrorContains(t, err, "a:1 has the volume of node 1, which was decommissioned and never comes back: delete it")
+	require.ErrorAs(t, err, &refusal{})
 	// A first installation, one that got stuck, or volumes that are opened again zone by zone: the
 	// nodes of this zone are all that there can be.
 	w.founded = false

@@ -58,6 +58,7 @@ func TestZoneFailures(t *testing.T) {
 	stage("drift", drift)
 	stage("destroy", destroy)
 	stage("resize", resize)
+	stage("zones", otherZones)
 	stage("delete", deleteData)
 }
 

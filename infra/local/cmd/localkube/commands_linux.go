@@ -131,9 +131,17 @@ func upCommand(f *flags) *cobra.Command {
 		Args:  exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.Name = f.name
-			var err error
+			k, err := f.cluster()
+			if err != nil {
+				return err
+			}
 			if d.Zones, err = local.ParseZones(zones, nodes); err != nil {
 				return usageError{err}
+			}
+			if fl := cmd.Flags(); !fl.Changed("zones") && !fl.Changed("nodes-per-zone") {
+				if has, err := k.Config(); err == nil { // one that is there keeps its zones
+					d.Zones = has.Zones
+				}
 			}
 			d.Forwards = local.DefaultForwards(d.Zones, sqlPort, httpPort)
 			for _, s := range forwards {
@@ -150,10 +158,6 @@ func upCommand(f *flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			k, err := f.cluster()
-			if err != nil {
-				return err
-			}
 			self, err := os.Executable()
 			if err != nil {
 				return err
@@ -162,7 +166,7 @@ func upCommand(f *flags) *cobra.Command {
 		},
 	}
 	fl := c.Flags()
-	fl.StringVar(&zones, "zones", "us-a,us-b,us-c", "zones, each with an optional region before it: us/us-a,eu/eu-a")
+	fl.StringVar(&zones, "zones", "us-a,us-b,us-c", "zones, each with an optional region before it: us/us-a,eu/eu-a; a cluster that is there has its own")
 	fl.IntVar(&nodes, "nodes-per-zone", 1, "Kubernetes nodes in each zone")
 	fl.IntVar(&d.APIPort, "api-port", d.APIPort, "port of the Kubernetes API on 127.0.0.1")
 	fl.IntVar(&sqlPort, "sql-port", 26257, "port on 127.0.0.1 that leads to NodePort 30257 of any node; those after it to 30258 and up, one for each zone")
