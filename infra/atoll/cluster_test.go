@@ -409,3 +409,16 @@ func TestConnectionStrings(t *testing.T) {
 	require.Equal(t, "127.0.0.1:30257", names{spec}.outside())
 	require.Equal(t, "atoll-sql-us-a.atoll.svc.cluster.local:26257", names{spec}.outsideZone("us-a"))
 }
+
+// How long who is silent is expected back reaches the nodes; what is the default is no flag.
+func TestDeadAfterReachesTheNodes(t *testing.T) {
+	args := func(e *engine) []any {
+		return at(t, e.get(t, "atoll-zone-us-a-nodes").inputs, "spec.template.spec.containers.0.args").([]any)
+	}
+	for _, a := range args(ok(t, nil, nil)) {
+		require.NotContains(t, a, "-after=")
+	}
+	set := args(ok(t, nil, map[string]any{"deadAfter": map[string]any{"zone": "2h", "volume": "1m"}}))
+	require.Contains(t, set, "--zone-dead-after=2h0m0s")
+	require.Contains(t, set, "--volume-gone-after=1m0s")
+}

@@ -2,6 +2,7 @@ package atoll
 
 import (
 	"fmt"
+	"time"
 
 	corev1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/core/v1"
 	metav1 "github.com/pulumi/pulumi-kubernetes/sdk/v4/go/kubernetes/meta/v1"
@@ -84,7 +85,16 @@ func (n names) startArgs(z config.Zone) []string {
 		fmt.Sprintf("--cache=%d", n.Resources.MemoryBytes*cacheShare/100),
 		fmt.Sprintf("--shutdown-grace=%ds", shutdownSeconds),
 	}
-	if len(z.Attributes) > 0 { // a flag more is another pod, so only where it says something
+	// A flag more is another pod, so only where it says something.
+	for _, w := range []struct {
+		flag   string
+		d, def time.Duration
+	}{{"dead-after", n.DeadAfter.Node, 5 * time.Minute}, {"zone-dead-after", n.DeadAfter.Zone, 30 * time.Minute}, {"volume-gone-after", n.DeadAfter.Volume, time.Second}} {
+		if w.d != w.def && w.d != 0 {
+			args = append(args, fmt.Sprintf("--%s=%s", w.flag, w.d))
+		}
+	}
+	if len(z.Attributes) > 0 {
 		args = append(args, "--attributes="+commas(z.Attributes))
 	}
 	return args

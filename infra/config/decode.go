@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func itoa(i int) string { return strconv.Itoa(i) }
@@ -124,6 +125,19 @@ func (o object) boolean(key string, def bool) bool {
 	}
 	o.d.fault("%s must be true or false, not %s", o.at(key), describe(o.m[key]))
 	return def
+}
+
+// duration reads a time like 15m.
+func (o object) duration(key, def string, low, high time.Duration) time.Duration {
+	text := o.str(key, def)
+	t, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		o.d.fault("%s is %q, not a duration with a unit, like %s", o.at(key), text, def)
+	case t < low || t > high:
+		o.d.fault("%s is %s; it must lie between %s and %s", o.at(key), text, low, high)
+	}
+	return t
 }
 
 // bytes reads a size like 10Gi.

@@ -21,6 +21,7 @@ const (
 	minVolume        = 1 << 30
 	minTimeout       = time.Minute
 	maxTimeout       = 6 * time.Hour
+	maxDeadAfter     = 7 * 24 * time.Hour // as the node has it
 	DefaultPort      = 26257
 	maxZoneName      = 30 // <cluster>-<zone>-<n> is a host name, and services append to it
 	maxClusterName   = 20
@@ -33,7 +34,7 @@ var keys = map[string]bool{
 	"name": false, "namespace": false, "clusterDomain": false,
 	"zones": true, "nodesPerZone": false, "policy": true,
 	"image": false, "imagePullPolicy": false, "resources": true, "storage": true,
-	"certificates": true, "endpoint": true, "monitoring": false, "timeout": false,
+	"certificates": true, "endpoint": true, "monitoring": false, "timeout": false, "deadAfter": true,
 }
 
 // Keys returns the names of all keys, in order.
@@ -100,12 +101,12 @@ func Read(values map[string]string, files Files) (*Spec, error) {
 	}
 	dnsName(d, "atoll:name", s.Name, maxClusterName)
 	dnsName(d, "atoll:namespace", s.Namespace, 63)
-	text := top.str("timeout", "15m")
-	var err error
-	if s.Timeout, err = time.ParseDuration(text); err != nil {
-		d.fault("atoll:timeout is %q, not a duration with a unit, like 15m", text)
-	} else if s.Timeout < minTimeout || s.Timeout > maxTimeout {
-		d.fault("atoll:timeout is %s; it must lie between %s and %s", text, minTimeout, maxTimeout)
+	s.Timeout = top.duration("timeout", "15m", minTimeout, maxTimeout)
+	dead := d.object("atoll:deadAfter", top.m["deadAfter"], "node", "zone", "volume")
+	s.DeadAfter = DeadAfter{Node: dead.duration("node", "5m", time.Second, maxDeadAfter), Zone: dead.duration("zone", "30m", time.Second, maxDeadAfter),
+		Volume: dead.duration("volume", "1s", time.Second, maxDeadAfter)}
+	if s.DeadAfter.Zone < s.DeadAfter.Node {
+		d.fault("atoll:deadAfter.zone is %s, less than atoll:deadAfter.node (%s); a zone is expected back for at least as long as a node", s.DeadAfter.Zone, s.DeadAfter.Node)
 	}
 	s.zones(d, top)
 	s.policy(d, top, files)

@@ -41,6 +41,7 @@ type Spec struct {
 	Certificates    Certificates
 	Endpoint        Endpoint
 	Monitoring      bool
+	DeadAfter       DeadAfter
 	// Timeout bounds every Job between resources (founding, moving replicas, waiting).
 	Timeout time.Duration
 }
@@ -54,6 +55,10 @@ type Zone struct {
 	// Attributes say what the zone's nodes are made of, for policies that ask for it.
 	Attributes []string
 }
+
+// DeadAfter is how long who is silent is expected back, until its replicas are made anew: a node while
+// others of its zone answer, a whole zone, and a node whose volume was replaced by an empty one.
+type DeadAfter struct{ Node, Zone, Volume time.Duration }
 
 // Resources of one node. Memory is request and limit; CPULimit is empty by default, since
 // throttling against heartbeats means false failovers.

@@ -54,6 +54,11 @@ type Config struct {
 	GCTTL time.Duration
 	// DeadAfter is how long a node is away before its replicas are made anew elsewhere in its zone.
 	DeadAfter time.Duration
+	// ZoneDeadAfter is how long all nodes of a zone are away before their replicas are made anew in other
+	// zones, where the policies allow that.
+	ZoneDeadAfter time.Duration
+	// VolumeGoneAfter is how long a node is away whose address an empty node has taken.
+	VolumeGoneAfter time.Duration
 
 	MaxConnections int
 	QueryMemory    int64
@@ -85,6 +90,8 @@ func (c *Config) EnsureDefaults() {
 	setDefault(&c.RangeMaxBatches, 10_000)
 	setDefault(&c.GCTTL, 10*time.Minute)
 	setDefault(&c.DeadAfter, 5*time.Minute)
+	setDefault(&c.ZoneDeadAfter, 30*time.Minute)
+	setDefault(&c.VolumeGoneAfter, time.Second)
 	setDefault(&c.MaxConnections, 1000)
 	setDefault(&c.QueryMemory, 256<<20)
 	setDefault(&c.ShutdownGrace, 10*time.Second)
@@ -203,11 +210,25 @@ func (c *Config) Validate() error {
 	if c.GCTTL < time.Second {
 		add("--gc-ttl is %s; at least 1s is needed", c.GCTTL)
 	}
+	for _, w := range []struct {
+		flag string
+		d    time.Duration
+	}{{"--dead-after", c.DeadAfter}, {"--zone-dead-after", c.ZoneDeadAfter}, {"--volume-gone-after", c.VolumeGoneAfter}} {
+		if w.d < time.Second || w.d > maxDeadAfter {
+			add("%s is %s; it must lie between 1s and %s", w.flag, w.d, maxDeadAfter)
+		}
+	}
+	if c.ZoneDeadAfter < c.DeadAfter {
+		add("--zone-dead-after is %s, less than --dead-after (%s); a zone is expected back for at least as long as a node", c.ZoneDeadAfter, c.DeadAfter)
+	}
 	if c.MaxConnections < 1 {
 		add("--max-connections is %d; it must be positive", c.MaxConnections)
 	}
 	return errors.Join(faults...)
 }
+
+// maxDeadAfter is how long a node or a zone may be expected back at most.
+const maxDeadAfter = 7 * 24 * time.Hour
 
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
@@ -223,7 +244,7 @@ func (c *Config) LogEffective() {
 	c.Log.Info("configuration", "store", c.StoreDir, "region", c.Region, "zone", c.Zone, "attributes", c.Attributes, "listen", c.Listen, "advertise", c.Advertise,
 		"sql_listen", c.SQLListen, "http_listen", c.HTTPListen, "join", c.Join, "certs", c.CertsDir, "insecure", c.Insecure,
 		"cache", c.CacheBytes, "max_offset", c.MaxOffset, "support", c.Support, "disk_reserve", c.ReserveBytes,
-		"range_max_bytes", c.RangeMaxBytes, "range_max_batches", c.RangeMaxBatches, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "keep_replicas", c.KeepReplicas, "no_range_merges", c.NoRangeMerges, "max_connections", c.MaxConnections,
+		"range_max_bytes", c.RangeMaxBytes, "range_max_batches", c.RangeMaxBatches, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "zone_dead_after", c.ZoneDeadAfter, "volume_gone_after", c.VolumeGoneAfter, "keep_replicas", c.KeepReplicas, "no_range_merges", c.NoRangeMerges, "max_connections", c.MaxConnections,
 		"query_memory", c.QueryMemory, "fault_injection", c.FaultInjection)
 }
 

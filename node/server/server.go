@@ -180,7 +180,8 @@ func (s *Server) nodeConfig() host.Config {
 		AwaitRules: true, // they come from the catalog
 		OldestRead: s.oldestRead, Pushdown: filters{},
 		Tune: func(sc *store.Config) {
-			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.DeadAfter, sc.KeepReplicas = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.DeadAfter, c.KeepReplicas
+			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.KeepReplicas = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.KeepReplicas
+			sc.DeadAfter, sc.ZoneDeadAfter, sc.VolumeGoneAfter = c.DeadAfter, c.ZoneDeadAfter, c.VolumeGoneAfter
 			sc.MaxRangeBatches, sc.NoMerges = c.RangeMaxBatches, c.NoRangeMerges
 		},
 		IDCounters: []keys.Key{catalog.IDCounter()},

@@ -79,6 +79,12 @@ type Config struct {
 	// DeadAfter is how long a node must be silent, while others of its zone answer, until its
 	// replicas are replaced. Default 60 s.
 	DeadAfter time.Duration
+	// ZoneDeadAfter is how long all nodes of a zone must be silent until their replicas are made anew in
+	// other zones, where the rules allow that; at least DeadAfter. Default 30 minutes.
+	ZoneDeadAfter time.Duration
+	// VolumeGoneAfter is how long after an empty node took a silent node's address the silent one's
+	// replicas are replaced. Default 1 s: its data won't come back.
+	VolumeGoneAfter time.Duration
 	// Interval is how often ranges are looked at. Default 1 s.
 	Interval time.Duration
 	// SnapshotBytesPerSecond paces the snapshots that this node sends. Default 64 MiB.
@@ -128,6 +134,8 @@ func (c *Config) ensureDefaults() {
 	def(&c.Voters, 3)
 	def(&c.ClosedLag, closedLag)
 	def(&c.DeadAfter, time.Minute)
+	def(&c.ZoneDeadAfter, max(30*time.Minute, c.DeadAfter))
+	def(&c.VolumeGoneAfter, time.Second)
 	def(&c.Interval, time.Second)
 	def(&c.SnapshotBytesPerSecond, 64<<20)
 	def(&c.CompareEvery, 6*time.Hour)

@@ -154,15 +154,12 @@ func (s *Store) nodesView(rules *ruleSet, now time.Time) allocator.View {
 	}
 	set := &v.Settings
 	set.RestartWait = max(s.cfg.DeadAfter, time.Second)
-	set.VolumeGoneWait = time.Second // its successor answers already
-	set.ZoneHold = max(zoneHold, set.RestartWait)
+	set.VolumeGoneWait = max(s.cfg.VolumeGoneAfter, time.Second)
+	set.ZoneHold = max(s.cfg.ZoneDeadAfter, set.RestartWait)
 	set.Planners = max(1, min(answer, 1024))
 	set.Limits.Receive, set.Limits.Send = copies, copies
 	return v
 }
-
-// zoneHold is how long a zone of which no node answers is expected back.
-const zoneHold = 30 * time.Minute
 
 // Membership is what a node's state in the directory means for placement.
 func Membership(st cluster.NodeState) allocator.Membership {

@@ -117,6 +117,40 @@ func TestDeadNodeIsReplacedInItsZone(t *testing.T) {
 	})
 }
 
+// Each cause of silence has its own patience: a node alone in its zone is its zone, and one whose address
+// an empty node has taken lost its data.
+func TestPatienceByCause(t *testing.T) {
+	for _, gone := range []string{"zone", "volume"} {
+		t.Run(gone, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, func(cfg *Config) {
+					cfg.DeadAfter, cfg.ZoneDeadAfter, cfg.VolumeGoneAfter = 30*time.Second, 2*time.Minute, 10*time.Second
+				}, "a", "b", "c")
+				c.voters(time.Minute, 1, 2, 3)
+				spare := c.join("node-4", "d")
+				time.Sleep(time.Minute) // of probation
+				c.nodes[2].kill()
+				silent, want := time.Now(), 2*time.Minute
+				if gone == "volume" {
+					c.nodes[2].fs = storage.MemFS()
+					c.nodes[2].openEngines()
+					require.NoError(t, c.nodes[2].start())
+					spare, want = c.nodes[2], 10*time.Second
+				}
+				c.eventually(5*time.Minute, func() bool {
+					d := c.leaseholder(2).store.get(2).desc()
+					_, ok := d.Replica(spare.id)
+					return ok
+				})
+				took := time.Since(silent)
+				require.Greater(t, took, want)
+				require.Less(t, took, want+20*time.Second)
+				c.close()
+			})
+		})
+	}
+}
+
 func TestDecommissionAndDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, nil, "a", "b", "c")
