@@ -225,10 +225,29 @@ func (s *sim) settleMembers() error {
 			err = s.decommission(n, 20*time.Second)
 		}
 		if !n.retired.Load() {
+			s.traceFindings(n)
 			return fmt.Errorf("n%d could not be decommissioned within %s: %w", n.num(), wholeLimit, err)
 		}
 	}
 	return nil
+}
+
+// traceFindings notes why the ranges that a node still has a replica of do not leave it.
+func (s *sim) traceFindings(n *node) {
+	for _, o := range s.nodes {
+		p := o.open()
+		if p == nil {
+			continue
+		}
+		for _, f := range p.host.Store.Findings() {
+			s.trace.add("n%d finds: range %d, stuck %t: %s", o.num(), f.Range, f.Stuck, f.Reason)
+		}
+		for _, r := range p.host.Store.Ranges() {
+			if _, on := r.Desc.Replica(n.num()); on {
+				s.trace.add("n%d has range %d: %+v", o.num(), r.Desc.RangeID, r)
+			}
+		}
+	}
 }
 
 // undrain makes every drained node live again. It asks every node: one that has just started may

@@ -86,6 +86,9 @@ func (s *Store) note(plan *allocator.Plan, now time.Time) {
 	for _, f := range plan.Stuck {
 		found = append(found, Finding{Range: keys.RangeID(f.Range), Stuck: true, Reason: f.Reason})
 	}
+	for _, f := range plan.Waits {
+		found = append(found, Finding{Range: keys.RangeID(f.Range), Reason: f.Reason})
+	}
 	for _, c := range plan.Changes {
 		if c.Priority < allocator.Preference {
 			found = append(found, Finding{Range: keys.RangeID(c.Range), Reason: c.Reason})
@@ -191,6 +194,9 @@ func (s *Store) Lacking(now time.Time) (n int, reason string, known bool) {
 	}
 	for _, f := range plan.Stuck {
 		n, reason = n+1, fmt.Sprintf("range %d: %s", f.Range, f.Reason)
+	}
+	for _, f := range plan.Waits {
+		reason = fmt.Sprintf("range %d: %s", f.Range, f.Reason)
 	}
 	for _, c := range plan.Changes {
 		if c.Priority < allocator.Preference {

@@ -12,8 +12,8 @@ func (t *turn) act(c Change) (Decision, bool) {
 	return Decision{Verdict: Act, Change: c, Reason: c.Reason}, true
 }
 
-func (t *turn) wait(format string, args ...any) (Decision, bool) {
-	return Decision{Verdict: Waiting, Reason: t.say(format, args...)}, true
+func (t *turn) wait(priority Priority, format string, args ...any) (Decision, bool) {
+	return Decision{Verdict: Waiting, Change: Change{Priority: priority}, Reason: t.say(format, args...)}, true
 }
 
 // isStuck notes what can't be done; the ladder goes on.
@@ -86,14 +86,11 @@ func (t *turn) window(kind Kind, x, other *member, priority Priority, reason str
 		m := &t.members[i]
 		stays := m.Type.votes() && m != leaves && !(kind == Shrink && m == x)
 		if stays && (!m.acks || !m.CaughtUp) {
-			return t.wait("%s: %s must answer and catch up before the window of two entries opens (S19)", reason, t.name(m))
+			return t.wait(priority, "%s: %s must answer and catch up before the window of two entries opens (S19)", reason, t.name(m))
 		}
 	}
-	holder := &t.members[t.lease]
-	outside := func(m *member) bool {
-		return m != other && m != x && !t.weakIn(t.domain(m.site, m.seat), plus, minus)
-	}
-	if !outside(holder) {
+	outside := t.outside(x, other, plus, minus)
+	if !outside(&t.members[t.lease]) {
 		to := t.leaseTarget(outside)
 		if to == nil {
 			t.isStuck("%s: the window of two entries must be led from a %s that it does not weaken (S19), and no voter there can take the lease now", reason, t.rule.Survive)
@@ -102,6 +99,26 @@ func (t *turn) window(kind Kind, x, other *member, priority Priority, reason str
 		return t.transfer(to, priority, t.say("%s; the window of two entries is led from another %s (S19)", reason, t.rule.Survive))
 	}
 	return t.act(Change{Kind: kind, Node: x.Node, Other: other.Node, Priority: priority, Reason: reason})
+}
+
+// outside returns who may lead a window: who neither comes nor goes in it, in a failure domain whose loss
+// would not stop the range between the two entries.
+func (t *turn) outside(x, other *member, plus, minus []*member) func(*member) bool {
+	return func(m *member) bool {
+		return m != other && m != x && !t.weakIn(t.domain(m.site, m.seat), plus, minus)
+	}
+}
+
+// opens reports whether it is worth waiting for the window in which x replaces other: no voter that stays
+// is lost for good, and there is one to lead it.
+func (t *turn) opens(x, other *member) bool {
+	for i := range t.members {
+		if m := &t.members[i]; m.Type.votes() && m != other && m.why == onLostNode {
+			return false
+		}
+	}
+	outside := t.outside(x, other, []*member{x}, nil)
+	return outside(&t.members[t.lease]) || t.leaseTarget(outside) != nil
 }
 
 // weakIn reports whether the loss of a failure domain would stop the range after one entry.

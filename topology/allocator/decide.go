@@ -39,12 +39,12 @@ func (t *turn) decide(a *Allocator, l *loads, r *Range) Decision {
 func (t *turn) standStill() (Decision, bool) {
 	switch {
 	case t.r.Busy:
-		return t.wait("a change is under way")
+		return t.wait(Load, "a change is under way")
 	case t.alive < placement.Quorum(t.voters):
 		return Decision{Verdict: Stuck, Reason: t.say("%d of %d voters answer, fewer than the quorum of %d: nothing can be changed; bring one of their nodes back, or see atoll recover",
 			t.alive, t.voters, placement.Quorum(t.voters))}, true
 	case t.lease < 0 || !t.members[t.lease].reachable && !t.members[t.lease].Distrusted:
-		return t.wait("there is no leaseholder that answers")
+		return t.wait(Repair, "there is no leaseholder that answers")
 	}
 	return Decision{}, false
 }
@@ -53,7 +53,7 @@ func (t *turn) standStill() (Decision, bool) {
 func (t *turn) leaveLease() (Decision, bool) {
 	m := &t.members[t.lease]
 	if m.site < 0 {
-		return t.wait("the view does not know the leaseholder's node %d", m.Node)
+		return t.wait(Repair, "the view does not know the leaseholder's node %d", m.Node)
 	}
 	s := &t.a.sites[m.site]
 	var reason string
@@ -204,43 +204,58 @@ func (t *turn) shortage() (Decision, bool) {
 // enterForShortage lets a copy vote, if it can without a window, or with one.
 func (t *turn) enterForShortage(x *member, base []placement.Seat, priority Priority, reason string) (Decision, bool) {
 	if !x.CaughtUp {
-		return t.wait("%s: the copy on %s is catching up", reason, t.name(x))
+		return t.wait(priority, "%s: the copy on %s is catching up", reason, t.name(x))
 	}
 	if !t.worsens([]*member{x}, nil) {
 		return t.act(Change{Kind: Promote, Node: x.Node, Priority: priority, Reason: reason})
 	}
-	var out *member
+	out, gone := t.givesWay(x)
+	if gone != nil {
+		return t.remove(gone, priority, t.say("%s, and with its vote gone that of %s weakens nothing", t.because(gone), t.name(x)))
+	}
+	if out != nil && t.opens(x, out) {
+		return t.window(Replace, x, out, priority, reason)
+	}
+	base = append(base, x.seat)
+	c := candidate{site: -1}
+	if t.size()-t.good >= 2 {
+		c = t.find(search{base: base, within: t.grade(base).Over, fill: t.a.set.StopAt, limit: t.a.set.Limits.Receive, not: x})
+	}
+	switch {
+	case c.site < 0 && out != nil:
+		return t.window(Replace, x, out, priority, reason) // says what it lacks
+	case t.size()-t.good < 2:
+		t.isStuck("%s: a vote of %s would weaken the range, and there is none that it replaces", reason, t.name(x))
+		return Decision{}, false
+	case c.site < 0:
+		t.isStuck("%s: two more voters are needed at once; %s", reason, t.noPlace())
+		return Decision{}, false
+	case c.member == nil:
+		return t.add(c, priority, reason)
+	case !c.member.CaughtUp:
+		return t.wait(priority, "%s: the copy on %s is catching up", reason, t.name(c.member))
+	case !t.worsens([]*member{c.member}, nil):
+		return t.act(Change{Kind: Promote, Node: c.member.Node, Priority: priority, Reason: reason})
+	}
+	return t.window(Grow, x, c.member, priority, reason)
+}
+
+// givesWay returns a voter that can't stay in whose place a copy may vote, or one that is gone and should
+// go first: then the copy's vote weakens nothing.
+func (t *turn) givesWay(x *member) (out, gone *member) {
 	for i := range t.members {
 		v := &t.members[i]
 		if !v.Type.votes() || v.why == fits || t.worsens([]*member{x}, []*member{v}) {
 			continue
 		}
 		if !v.reachable && t.removable(v) {
-			return t.remove(v, priority, t.say("%s, and with its vote gone that of %s weakens nothing", t.because(v), t.name(x)))
+			return nil, v
 		}
 		if out == nil || t.domain(v.site, v.seat) == t.domain(x.site, x.seat) {
 			out = v
 		}
 	}
-	if out != nil {
-		return t.window(Replace, x, out, priority, reason)
-	}
-	if t.size()-t.good < 2 {
-		t.isStuck("%s: a vote of %s would weaken the range, and there is none that it replaces", reason, t.name(x))
-		return Decision{}, false
-	}
-	base = append(base, x.seat)
-	c := t.find(search{base: base, within: t.grade(base).Over, fill: t.a.set.StopAt, limit: t.a.set.Limits.Receive, not: x})
-	switch {
-	case c.member == nil && c.site >= 0:
-		return t.add(c, priority, reason)
-	case c.member == nil:
-		t.isStuck("%s: two more voters are needed at once; %s", reason, t.noPlace())
-		return Decision{}, false
-	case !c.member.CaughtUp:
-		return t.wait("%s: the copy on %s is catching up", reason, t.name(c.member))
-	}
-	return t.window(Grow, x, c.member, priority, reason)
+	return out, nil
 }
 
 // worstMisfit returns the voter that must be replaced first.
@@ -308,7 +323,7 @@ func (t *turn) turnWitness(m *member) (Decision, bool) {
 	reason := t.say("%s, and its node is the only place for a witness", t.because(m))
 	for i := range t.members {
 		if o := &t.members[i]; o.Type.votes() && o != m && (!o.acks || !o.CaughtUp) {
-			return t.wait("%s: %s must answer and catch up before (S19)", reason, t.name(o))
+			return t.wait(Constraint, "%s: %s must answer and catch up before (S19)", reason, t.name(o))
 		}
 	}
 	if t.lease >= 0 && m == &t.members[t.lease] {
@@ -318,11 +333,17 @@ func (t *turn) turnWitness(m *member) (Decision, bool) {
 }
 
 // waitsForCopy reports whether a copy is there that may become a voter beside those that fit. One
-// that the goal keeps from voting, a second in a zone say, is none to wait for.
+// that the goal keeps from voting, a second in a zone say, is none to wait for, nor is one whose vote would
+// weaken the range while nobody gives way to it.
 func (t *turn) waitsForCopy() bool {
 	var space [maxVoters + 4]placement.Seat
 	base := t.seats(space[:0])
-	return t.find(search{base: base, within: t.grade(base).Over, fill: t.a.set.StopAt, limit: t.a.set.Limits.Receive}).member != nil
+	x := t.find(search{base: base, within: t.grade(base).Over, fill: t.a.set.StopAt, limit: t.a.set.Limits.Receive}).member
+	if x == nil || !t.worsens([]*member{x}, nil) {
+		return x != nil
+	}
+	out, gone := t.givesWay(x)
+	return gone != nil || out != nil && t.opens(x, out)
 }
 
 // betterWithoutLost reports whether the range survives more once all lost voters are gone: two of

@@ -16,7 +16,9 @@
 //  1. A range that has lost its quorum, or has no leaseholder, is left alone.
 //  2. A lease leaves a node that drains, is decommissioned, or whose replica is distrusted.
 //  3. A voter too many goes: most often the half that is left of a replacement.
-//  4. A voter that is missing, or whose node is lost or leaves, is replaced.
+//  4. A voter that is missing, or whose node is lost or leaves, is replaced. A copy that is there is used, unless
+//     it could vote only in a window that does not open: one that waits for a lost node, or that nobody may lead.
+//     Then a copy is made where it may vote.
 //  5. Voters that can't be replaced go, where the range is better off without them.
 //  6. A copy that was begun for a move becomes a voter, or goes if it has lost its point.
 //  7. Voters move where they fit the rule better: the goal, data instead of witnesses, leases'

@@ -20,11 +20,11 @@ func (t *turn) finish() (Decision, bool) {
 		v := t.replacedBy(x)
 		switch {
 		case v == nil && !t.a.hasTurn(t.r.ID):
-			return t.wait("the copy on %s is not needed now", t.name(x))
+			return t.wait(Load, "the copy on %s is not needed now", t.name(x))
 		case v == nil:
 			return t.act(Change{Kind: Remove, Node: x.Node, Priority: Constraint, Reason: t.say("the copy on %s is not needed any more", t.name(x))})
 		case !x.CaughtUp:
-			return t.wait("the copy on %s, which is to replace that on %s, is catching up", t.name(x), t.name(v))
+			return t.wait(Load, "the copy on %s, which is to replace that on %s, is catching up", t.name(x), t.name(v))
 		default:
 			return t.enter(x, v)
 		}
@@ -99,7 +99,7 @@ func (t *turn) improve() (Decision, bool) {
 	case best.member == nil:
 		return t.add(best, priority, reason)
 	case !best.member.CaughtUp:
-		return t.wait("%s: the copy is catching up", reason)
+		return t.wait(priority, "%s: the copy is catching up", reason)
 	default:
 		return t.enter(best.member, out)
 	}
@@ -184,7 +184,7 @@ func (t *turn) nonVoters() (Decision, bool) {
 			continue // its node is expected back
 		}
 		if k := t.keeper(z); m.reachable && t.wants(z, nil) && k != nil && !k.CaughtUp {
-			return t.wait("the non-voter on %s, which replaces that on %s, is catching up", t.name(k), t.name(m))
+			return t.wait(Constraint, "the non-voter on %s, which replaces that on %s, is catching up", t.name(k), t.name(m))
 		}
 		reason := t.say("the copy on %s is not needed any more", t.name(m))
 		if m.why != fits {

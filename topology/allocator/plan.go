@@ -11,6 +11,9 @@ type Plan struct {
 	Changes []Change
 	// Stuck lists the ranges for which something is due that can't be done, and what would help.
 	Stuck []Finding
+	// Waits lists those ranges that lack something (their priority is above Preference's) and wait, for a
+	// copy or a node say.
+	Waits []Finding
 	// Waiting counts ranges that wait for what is under way, Deferred those that a limit holds back.
 	Waiting, Deferred int
 }
@@ -49,6 +52,11 @@ func (a *Allocator) Plan(ranges []Range) Plan {
 			p.Deferred++
 		case Waiting:
 			p.Waiting++
+			if d.Change.Priority < Preference {
+				t.quiet = false
+				p.Waits = append(p.Waits, Finding{ranges[i].ID, t.decide(a, &a.now, &ranges[i]).Reason})
+				t.quiet = true
+			}
 		case Stuck:
 			t.quiet = false
 			p.Stuck = append(p.Stuck, Finding{ranges[i].ID, t.decide(a, &a.now, &ranges[i]).Reason})

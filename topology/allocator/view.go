@@ -192,6 +192,6 @@ func (v Verdict) String() string {
 // Decision is what is to be done with one range.
 type Decision struct {
 	Verdict Verdict
-	Change  Change // if the verdict is Act
+	Change  Change // if the verdict is Act; its Priority alone if it is Waiting
 	Reason  string
 }
