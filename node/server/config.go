@@ -60,6 +60,9 @@ type Config struct {
 	// VolumeGoneAfter is how long a node is away whose address an empty node has taken.
 	VolumeGoneAfter time.Duration
 
+	// SnapshotBytesPerSecond bounds what background copying sends from this node, and what it brings here.
+	SnapshotBytesPerSecond int64
+
 	MaxConnections int
 	QueryMemory    int64
 	ShutdownGrace  time.Duration
@@ -92,6 +95,7 @@ func (c *Config) EnsureDefaults() {
 	setDefault(&c.DeadAfter, 5*time.Minute)
 	setDefault(&c.ZoneDeadAfter, 30*time.Minute)
 	setDefault(&c.VolumeGoneAfter, time.Second)
+	setDefault(&c.SnapshotBytesPerSecond, 64<<20)
 	setDefault(&c.MaxConnections, 1000)
 	setDefault(&c.QueryMemory, 256<<20)
 	setDefault(&c.ShutdownGrace, 10*time.Second)
@@ -221,6 +225,9 @@ func (c *Config) Validate() error {
 	if c.ZoneDeadAfter < c.DeadAfter {
 		add("--zone-dead-after is %s, less than --dead-after (%s); a zone is expected back for at least as long as a node", c.ZoneDeadAfter, c.DeadAfter)
 	}
+	if c.SnapshotBytesPerSecond < 1<<20 {
+		add("--snapshot-bytes-per-second is %d; at least 1 MiB is needed, or copies would be given up", c.SnapshotBytesPerSecond)
+	}
 	if c.MaxConnections < 1 {
 		add("--max-connections is %d; it must be positive", c.MaxConnections)
 	}
@@ -244,7 +251,7 @@ func (c *Config) LogEffective() {
 	c.Log.Info("configuration", "store", c.StoreDir, "region", c.Region, "zone", c.Zone, "attributes", c.Attributes, "listen", c.Listen, "advertise", c.Advertise,
 		"sql_listen", c.SQLListen, "http_listen", c.HTTPListen, "join", c.Join, "certs", c.CertsDir, "insecure", c.Insecure,
 		"cache", c.CacheBytes, "max_offset", c.MaxOffset, "support", c.Support, "disk_reserve", c.ReserveBytes,
-		"range_max_bytes", c.RangeMaxBytes, "range_max_batches", c.RangeMaxBatches, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "zone_dead_after", c.ZoneDeadAfter, "volume_gone_after", c.VolumeGoneAfter, "keep_replicas", c.KeepReplicas, "no_range_merges", c.NoRangeMerges, "max_connections", c.MaxConnections,
+		"range_max_bytes", c.RangeMaxBytes, "range_max_batches", c.RangeMaxBatches, "gc_ttl", c.GCTTL, "dead_after", c.DeadAfter, "zone_dead_after", c.ZoneDeadAfter, "volume_gone_after", c.VolumeGoneAfter, "snapshot_bytes_per_second", c.SnapshotBytesPerSecond, "keep_replicas", c.KeepReplicas, "no_range_merges", c.NoRangeMerges, "max_connections", c.MaxConnections,
 		"query_memory", c.QueryMemory, "fault_injection", c.FaultInjection)
 }
 

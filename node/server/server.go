@@ -182,6 +182,7 @@ func (s *Server) nodeConfig() host.Config {
 		Tune: func(sc *store.Config) {
 			sc.MaxRangeBytes, sc.GCTTL, sc.ReserveBytes, sc.KeepReplicas = c.RangeMaxBytes, c.GCTTL, c.ReserveBytes, c.KeepReplicas
 			sc.DeadAfter, sc.ZoneDeadAfter, sc.VolumeGoneAfter = c.DeadAfter, c.ZoneDeadAfter, c.VolumeGoneAfter
+			sc.SnapshotBytesPerSecond = c.SnapshotBytesPerSecond
 			sc.MaxRangeBatches, sc.NoMerges = c.RangeMaxBatches, c.NoRangeMerges
 		},
 		IDCounters: []keys.Key{catalog.IDCounter()},

@@ -87,7 +87,8 @@ type Config struct {
 	VolumeGoneAfter time.Duration
 	// Interval is how often ranges are looked at. Default 1 s.
 	Interval time.Duration
-	// SnapshotBytesPerSecond paces the snapshots that this node sends. Default 64 MiB.
+	// SnapshotBytesPerSecond paces the snapshots that this node sends, and those that it receives.
+	// Default 64 MiB.
 	SnapshotBytesPerSecond int64
 	// CompareEvery is how often the leaseholder of a range compares the replicas' digests (S23), at
 	// most; one range at a time. Default 6 hours.

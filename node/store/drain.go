@@ -194,26 +194,3 @@ func (s *Store) admit(ba *kv.BatchRequest) error {
 	}
 	return nil
 }
-
-// pacer bounds the rate of what passes it.
-type pacer struct {
-	perSecond int64
-	next      time.Time
-}
-
-// snapshotSent paces outgoing snapshots.
-func (s *Store) snapshotSent(n int) {
-	s.metrics.snapshotBytes.Add(float64(n))
-	p := &s.pace
-	s.paceMu.Lock()
-	now := time.Now()
-	if p.next.Before(now) {
-		p.next = now
-	}
-	p.next = p.next.Add(time.Duration(float64(n) / float64(p.perSecond) * float64(time.Second)))
-	wait := p.next.Sub(now)
-	s.paceMu.Unlock()
-	if wait > 10*time.Millisecond {
-		s.sleep(wait)
-	}
-}

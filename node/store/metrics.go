@@ -12,7 +12,7 @@ type metrics struct {
 	all []prometheus.Collector
 
 	splits, removals, changes, transfers, repairs, metaWrites, truncations, flushes, failures prometheus.Counter
-	collected, pileups, orphans, snapshotBytes, mismatches                                    prometheus.Counter
+	collected, pileups, orphans, mismatches                                                   prometheus.Counter
 	comparisons, digestBytes, quarantines, loadSplits, hotSpots, forcedTails, recovered       prometheus.Counter
 	merges, mergesBegun, mergesAbandoned                                                      prometheus.Counter
 }
@@ -42,7 +42,6 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.collected = c("gc_keys_total", "Keys of which garbage was collected.")
 	m.pileups = c("gc_pileup_keys_total", "Keys of which garbage was collected early because it piled up.")
 	m.orphans = c("orphan_intents_total", "Old intents that were read so that their transaction is decided.")
-	m.snapshotBytes = c("snapshot_sent_bytes_total", "Bytes of snapshots sent.")
 	m.mismatches = c("digest_mismatches_total", "Replicas found to differ from a majority of their range, and ranges without one.")
 	m.comparisons = c("digest_comparisons_total", "Comparisons of a range's replicas.")
 	m.digestBytes = c("digest_read_bytes_total", "Bytes read for digests.")
@@ -51,6 +50,12 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.hotSpots = c("hot_spots_total", "Times that a range's load could not be divided by a split.")
 	m.forcedTails = c("witness_log_cuts_total", "Times that a witness of this node dropped entries of its log which it should have kept, for want of room.")
 	m.recovered = c("recovered_ranges_total", "Ranges that an operator recovered on this node after the loss of their quorums.")
+	bytes := func(name, help string, p *pacer) {
+		m.all = append(m.all, prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "atoll", Subsystem: "store", Name: name, Help: help},
+			func() float64 { return float64(p.total.Load()) }))
+	}
+	bytes("snapshot_sent_bytes_total", "Bytes of snapshots sent.", &s.out)
+	bytes("snapshot_received_bytes_total", "Bytes of snapshots received.", &s.in)
 	g("range_load_cores", "What the ranges cost this node by their rates of batches and commands, in cores.", s.cores)
 	count := func(f func(*rep) int32) func() float64 {
 		return func() float64 {

@@ -73,8 +73,7 @@ type Store struct {
 	stuck    atomic.Int64
 	cpu      atomic.Uint64 // what the ranges cost here, in cores, as float64 bits
 	free     atomic.Int64
-	paceMu   sync.Mutex
-	pace     pacer // guarded by paceMu
+	out, in  pacer // of snapshots
 }
 
 // lateSender is the way to other ranges; it is set after the store is open, because it needs
@@ -114,7 +113,7 @@ func Open(cfg Config) (*Store, error) {
 	} else if d != nil {
 		s.metaDesc.Store(d)
 	}
-	s.pace.perSecond = cfg.SnapshotBytesPerSecond
+	s.out.perSecond, s.in.perSecond = cfg.SnapshotBytesPerSecond, cfg.SnapshotBytesPerSecond
 	s.snapshot = group.NewSender(cfg.Network, func(id raft.ServerID) (keys.NodeID, bool) {
 		n, _, err := raftnet.ParseServerID(id)
 		return n, err == nil
@@ -123,7 +122,7 @@ func Open(cfg Config) (*Store, error) {
 		s.Close()
 		return nil, fmt.Errorf("store: recovery: %w", err)
 	}
-	s.receiver = group.NewReceiver(cfg.Network, s.state, s)
+	s.receiver = group.NewReceiver(cfg.Network, s.state, s, s.snapshotReceived)
 	s.handle()
 	return s, nil
 }

@@ -76,6 +76,7 @@ named in --join admits it to an existing one; it never founds a cluster by itsel
 	f.DurationVar(&cfg.DeadAfter, "dead-after", cfg.DeadAfter, "how long a node is away, while others of its zone answer, before its replicas are made anew there")
 	f.DurationVar(&cfg.ZoneDeadAfter, "zone-dead-after", cfg.ZoneDeadAfter, "how long all nodes of a zone are away before their replicas are made anew in other zones, where the policies allow that; at least --dead-after")
 	f.DurationVar(&cfg.VolumeGoneAfter, "volume-gone-after", cfg.VolumeGoneAfter, "how long a node is away before its replicas are made anew if an empty node has taken its address: its volume is gone")
+	f.Int64Var(&cfg.SnapshotBytesPerSecond, "snapshot-bytes-per-second", cfg.SnapshotBytesPerSecond, "how fast background copying may send from this node, and bring to it")
 	f.IntVar(&cfg.MaxConnections, "max-connections", cfg.MaxConnections, "SQL clients at once")
 	f.Int64Var(&cfg.QueryMemory, "query-memory", cfg.QueryMemory, "bytes of memory that one query may use")
 	f.DurationVar(&cfg.ShutdownGrace, "shutdown-grace", cfg.ShutdownGrace, "how long a stop waits for leases and clients to leave")

@@ -83,7 +83,7 @@ func (n *testNode) openEngines() {
 	n.log, err = storage.OpenLog(storage.LogOptions{Dir: "/s/log", FS: n.fs, Small: true, OnFatal: fatal})
 	require.NoError(n.t, err)
 	n.net = n.c.net.Node(n.id)
-	n.recv = NewReceiver(n.net, n.state, n)
+	n.recv = NewReceiver(n.net, n.state, n, nil)
 }
 
 func (n *testNode) ReplicaFor(to raft.ServerID, _ *kv.RangeDescriptor) (*Group, error) {

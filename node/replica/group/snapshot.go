@@ -212,6 +212,7 @@ type Receiver struct {
 	state *storage.StateEngine
 	host  Host
 	slots *semaphore.Weighted
+	bytes func(int)
 
 	mu     sync.Mutex
 	in     map[snapshotID]*incoming
@@ -248,9 +249,13 @@ type incoming struct {
 	markers   []marker
 }
 
-// NewReceiver returns a Receiver and registers its handlers.
-func NewReceiver(net raftnet.Network, state *storage.StateEngine, host Host) *Receiver {
-	r := &Receiver{state: state, host: host, slots: semaphore.NewWeighted(maxTransfers), in: map[snapshotID]*incoming{}}
+// NewReceiver returns a Receiver and registers its handlers. received is called with the bytes of every
+// chunk before it is answered (it may wait, to pace the transfer, and may be nil).
+func NewReceiver(net raftnet.Network, state *storage.StateEngine, host Host, received func(int)) *Receiver {
+	if received == nil {
+		received = func(int) {}
+	}
+	r := &Receiver{state: state, host: host, slots: semaphore.NewWeighted(maxTransfers), bytes: received, in: map[snapshotID]*incoming{}}
 	net.Handle(raftnet.MethodSnapshotBegin, r.begin)
 	net.Handle(raftnet.MethodSnapshotChunk, r.chunk)
 	net.Handle(raftnet.MethodSnapshotEnd, r.end)
@@ -403,12 +408,21 @@ func (r *Receiver) chunk(_ context.Context, _ keys.NodeID, payload []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
+	if err := r.take(in, m); err != nil {
+		return nil, err
+	}
+	r.bytes(len(m.data))
+	return (&reply{}).encode(), nil
+}
+
+// take writes a chunk into the transfer's table.
+func (r *Receiver) take(in *incoming, m *chunkMsg) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.over || m.seq != in.seq {
-		return nil, fmt.Errorf("group: snapshot %x: chunk %d came where %d was due (over: %t); begin it again", m.id, m.seq, in.seq, in.over)
+		return fmt.Errorf("group: snapshot %x: chunk %d came where %d was due (over: %t); begin it again", m.id, m.seq, in.seq, in.over)
 	}
-	err = eachPair(m.data, func(key, value []byte) error {
+	err := eachPair(m.data, func(key, value []byte) error {
 		in.pairs++
 		if err := in.markersBefore(key); err != nil {
 			return err
@@ -418,12 +432,12 @@ func (r *Receiver) chunk(_ context.Context, _ keys.NodeID, payload []byte) ([]by
 	if err != nil {
 		r.forget(m.id)
 		r.dropLocked(in)
-		return nil, err
+		return err
 	}
 	in.seq++
 	in.crc = crc32.Update(in.crc, castagnoli, m.data)
 	in.expire.Reset(transferIdle)
-	return (&reply{}).encode(), nil
+	return nil
 }
 
 func (r *Receiver) abort(_ context.Context, _ keys.NodeID, payload []byte) ([]byte, error) {
