@@ -78,7 +78,7 @@ func (x *execution) follow() (*kv.BatchResponse, error) {
 	}
 	env := x.env()
 	env.ReadLimit = at // it never moves
-	res, err := env.Evaluate(x.ba, false)
+	res, err := x.timed(env, false)
 	if r.cfg.Pause != nil {
 		r.cfg.Pause()
 	}

@@ -36,6 +36,8 @@ type Replica struct {
 
 	resolver resolver
 
+	evaluating atomic.Int64 // see EvaluationTime
+
 	// ctx ends with Close; wg counts the goroutines.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -187,6 +189,10 @@ func (r *Replica) leaseStatus() LeaseStatus {
 	}
 	return l
 }
+
+// EvaluationTime is how long batches from other nodes have been evaluated here, all together. Waiting for
+// locks and for replication does not count.
+func (r *Replica) EvaluationTime() time.Duration { return time.Duration(r.evaluating.Load()) }
 
 // Served returns a timestamp that nothing served here exceeds, in this tenure or an earlier one.
 // It is exact for a lease that was given up before the call: what a request reads it notes before

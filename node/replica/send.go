@@ -353,6 +353,17 @@ func (x *execution) uncertaintyLimit() hlc.Timestamp {
 	return x.uncertain
 }
 
+// timed evaluates the batch, and notes how long that took if it came from another node.
+func (x *execution) timed(env *eval.Env, write bool) (eval.Result, error) {
+	if x.ba.Gateway == x.r.cfg.Node {
+		return env.Evaluate(x.ba, write)
+	}
+	began := time.Now()
+	res, err := env.Evaluate(x.ba, write)
+	x.r.evaluating.Add(int64(time.Since(began)))
+	return res, err
+}
+
 // evaluate evaluates the batch under its latches. done means that br and err are the answer;
 // otherwise the batch waits at w, if not nil, and tries again.
 func (x *execution) evaluate() (br *kv.BatchResponse, w *concurrency.Waiter, done bool, err error) {
@@ -360,7 +371,7 @@ func (x *execution) evaluate() (br *kv.BatchResponse, w *concurrency.Waiter, don
 	if x.shape.write {
 		x.tracked = x.t.closing.enter(x.lowestWrite())
 	}
-	res, err := env.Evaluate(x.ba, x.shape.write)
+	res, err := x.timed(env, x.shape.write)
 	if x.r.cfg.Pause != nil {
 		x.r.cfg.Pause()
 	}

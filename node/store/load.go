@@ -17,10 +17,11 @@ import (
 const (
 	// loadEvery is how often rates are taken; a rate is the mean of the last one and the one before.
 	loadEvery = 10 * time.Second
-	// batchCost and commandCost are what a batch costs the leaseholder and a command every replica,
-	// in seconds of a core. They only have to weigh ranges against each other, and to tell a busy
-	// node from one that is not: what a range really costs can't be told apart in one process.
-	batchCost   = 50e-6
+	// batchCost and commandCost are what a batch costs the leaseholder beside its evaluation, which is
+	// measured, and a command every replica, in seconds of a core. They only have to weigh ranges against
+	// each other, and to tell a busy node from one that is not: what else a range costs can't be told
+	// apart in one process.
+	batchCost   = 40e-6
 	commandCost = 100e-6
 	// busyShare is the part of its cores from which on a node counts as busy. While none is, ranges
 	// are evened out by number and size: there is nothing to gain from moving load.
@@ -53,6 +54,8 @@ type load struct {
 	lastBatches              int64
 	lastCommands             int64
 	commandsASecond          float64
+	lastEvaluating           time.Duration
+	evaluatingASecond        float64 // seconds, for batches from other nodes
 	gateways                 map[keys.NodeID]float64
 	perSecond, foreignSecond atomic.Uint64 // float64 bits
 }
@@ -116,10 +119,10 @@ func (l *load) sample(key keys.Key) {
 	}
 }
 
-// measure takes the rates. It runs in the maintenance goroutine.
-func (l *load) measure(now time.Time, commands int64, busy float64, self keys.NodeID) {
+// measure takes the rates; commands and evaluating are totals. It runs in the maintenance goroutine.
+func (l *load) measure(now time.Time, commands int64, evaluating time.Duration, busy float64, self keys.NodeID) {
 	if l.at.IsZero() {
-		l.at, l.lastBatches, l.lastCommands = now, l.batches.Load(), commands
+		l.at, l.lastBatches, l.lastCommands, l.lastEvaluating = now, l.batches.Load(), commands, evaluating
 		return
 	}
 	seconds := now.Sub(l.at).Seconds()
@@ -134,7 +137,8 @@ func (l *load) measure(now time.Time, commands int64, busy float64, self keys.No
 	}
 	l.perSecond.Store(math.Float64bits(all))
 	l.commandsASecond = (l.commandsASecond + float64(commands-l.lastCommands)/seconds) / 2
-	l.lastBatches, l.lastCommands = batches, commands
+	l.evaluatingASecond = (l.evaluatingASecond + max(0, evaluating-l.lastEvaluating).Seconds()/seconds) / 2
+	l.lastBatches, l.lastCommands, l.lastEvaluating = batches, commands, evaluating
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.gateways
@@ -193,7 +197,7 @@ func (l *load) splitKey() (at, hot keys.Key) {
 
 // cost is what the range costs each replica, and what goes with the lease; in cores.
 func (l *load) cost() (replica, lease float64) {
-	return l.commandsASecond * commandCost, l.foreignPerSecond() * batchCost
+	return l.commandsASecond * commandCost, l.foreignPerSecond()*batchCost + l.evaluatingASecond
 }
 
 // requests returns the zones that batches come from, by the zones of the nodes.
@@ -227,7 +231,11 @@ func (s *Store) measureLoad(now time.Time) {
 		if g == nil {
 			continue
 		}
-		r.load.measure(now, g.Commands(), float64(s.cfg.MaxRangeBatches), s.cfg.Node)
+		var evaluating time.Duration
+		if rr := r.replica.Load(); rr != nil {
+			evaluating = rr.EvaluationTime()
+		}
+		r.load.measure(now, g.Commands(), evaluating, float64(s.cfg.MaxRangeBatches), s.cfg.Node)
 		replica, lease := r.load.cost()
 		total += replica + lease
 	}

@@ -56,7 +56,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	}
 	bytes("snapshot_sent_bytes_total", "Bytes of snapshots sent.", &s.out)
 	bytes("snapshot_received_bytes_total", "Bytes of snapshots received.", &s.in)
-	g("range_load_cores", "What the ranges cost this node by their rates of batches and commands, in cores.", s.cores)
+	g("range_load_cores", "What the ranges cost this node for other nodes' clients, in cores: evaluation as measured, the rest by the rates of batches and commands.", s.cores)
 	count := func(f func(*rep) int32) func() float64 {
 		return func() float64 {
 			n := int32(0)
