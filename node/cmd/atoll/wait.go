@@ -139,16 +139,20 @@ func replication(now, before []sight) error {
 			return fmt.Errorf("%d of the ranges that node %d leads lack something: %s", p.Lacking, o.Node, p.Reason)
 		}
 	}
-	applied := map[int64]uint64{}
+	applied, seen := map[int64]uint64{}, false
 	for _, s := range before {
+		if s.absent {
+			continue
+		}
 		if s.overview == nil {
 			return errors.New("one look more is needed")
 		}
+		seen = true
 		for _, r := range s.overview.Ranges {
 			applied[r.ID] = max(applied[r.ID], r.Applied)
 		}
 	}
-	if len(before) == 0 {
+	if !seen {
 		return errors.New("one look more is needed")
 	}
 	for _, o := range byNode {

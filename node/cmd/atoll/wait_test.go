@@ -87,8 +87,10 @@ func TestJudge(t *testing.T) {
 	_, err := w.judge(three(), nil)
 	require.ErrorContains(t, err, "one look more")
 	// A zone or a node that comes later in the same rollout.
-	_, err = w.judge(append(three(), absent("d:1")), three())
+	_, err = w.judge(append(three(), absent("d:1")), append(three(), absent("d:1")))
 	require.NoError(t, err)
+	_, err = w.judge(append(three(), absent("d:1")), []sight{absent("a:1"), absent("b:1"), absent("c:1"), absent("d:1")})
+	require.ErrorContains(t, err, "one look more")
 	// A volume that came back with its zone.
 	now := three()
 	now[0].overview.Nodes[0].State = "decommissioned"
