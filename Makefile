@@ -61,9 +61,8 @@ test-e2e: deps-test build ## the real binary, real processes, psql and pgbench, 
 	$(MAKE) zone-test
 
 # The stack has three zones; the kit replaces one of them by the fourth.
-zone-test: ZONES ?= us-a,us-b,us-c,us-d
 zone-test: build ## lose zones of a stack in every way its platform can, under load: STACK=local (as root; deploys it), or one that is up
-	cd tests/zonefailure/terratest && STACK=$(or $(STACK),local) ZONES=$(ZONES) $(GO) test -count=1 -timeout 60m -v $(if $(RUN),-run '$(RUN)') ./...
+	cd tests/zonefailure/terratest && STACK=$(or $(STACK),local) ZONES=$${ZONES:-us-a,us-b,us-c,us-d} $(GO) test -count=1 -timeout 60m -v $(if $(RUN),-run '$(RUN)') ./...
 
 bench: deps build ## pgbench beside PostgreSQL with two synchronous standbys, as ratios
 	$(GO) run ./tests/bench -pg-bin $(PG_BIN)
