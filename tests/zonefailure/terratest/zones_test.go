@@ -47,6 +47,7 @@ func otherZones(t *testing.T, s *stack) {
 		if t.Failed() {
 			t.FailNow()
 		}
+		x.read()
 	}
 }
 
@@ -66,7 +67,6 @@ func (x *zoneSwap) step(t *testing.T, run func(*zoneSwap)) {
 	t.Logf("%v; %s; longest gap of a client %v", took, report, gaps)
 	require.Empty(t, report.Faults)
 	require.NoError(t, w.Drop(context.Background()))
-	x.out = s.out
 }
 
 // both takes the zone away before the other one can have its data.
