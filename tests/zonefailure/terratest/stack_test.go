@@ -118,6 +118,7 @@ func (s *stack) set(file string, keysAndValues ...string) {
 
 // read takes in the stack's outputs and where its Kubernetes is.
 func (s *stack) read() {
+	s.out = outputs{} // a zone that left is not in it any more
 	require.NoError(s.t, json.Unmarshal([]byte(s.pulumi(false, "stack", "output", "--json", "--show-secrets")), &s.out))
 	require.NotEmpty(s.t, s.out.Zones, "the stack has no output zones; is it up?")
 	kubeconfig := os.Getenv("KUBECONFIG")
