@@ -340,6 +340,10 @@ func TestOtherZonesRestartNone(t *testing.T) {
 	}
 	require.Contains(t, at(t, four.get(t, "atoll-join").inputs, "data.join"), "atoll-us-d-0.")
 	require.NotContains(t, at(t, other.get(t, "atoll-join").inputs, "data.join"), "atoll-us-b-0.")
+	// A founding member may be gone for good: whoever is there now says that the cluster stands.
+	found := fmt.Sprint(at(t, other.get(t, "atoll-found").inputs, "spec.template.spec.containers.0.args"))
+	require.Contains(t, found, "--nodes=$(ATOLL_FOUNDERS) --later=atoll-us-a-0.")
+	require.Contains(t, found, "atoll-us-d-0.")
 }
 
 func TestRetireKeepsWhatTheStackSays(t *testing.T) {
