@@ -46,23 +46,24 @@ func (s *stack) mistakes(t *testing.T) []mistake {
 		},
 	}
 	if s.local { // labels of other people's nodes are left alone
+		nodes := s.nodeZones()
 		all = append(all, mistake{
 			name: "nodes without labels of zones", says: []string{"has the label topology.kubernetes.io/zone; label them"},
 			make: func(t *testing.T, s *stack) {
-				s.label(t, func(string) string { return "topology.kubernetes.io/zone-" })
+				s.label(t, nodes, func(string) string { return "topology.kubernetes.io/zone-" })
 			},
 			end: func(t *testing.T, s *stack) {
-				s.label(t, func(zone string) string { return "topology.kubernetes.io/zone=" + zone })
+				s.label(t, nodes, func(zone string) string { return "topology.kubernetes.io/zone=" + zone })
 			},
 		})
 	}
 	return all
 }
 
-// label sets or removes a label of every zone's Kubernetes node.
-func (s *stack) label(t *testing.T, label func(zone string) string) {
-	for _, z := range s.out.Zones {
-		k8s.RunKubectl(t, s.kube, "label", "node", s.nodeOf(z), label(z.Name), "--overwrite")
+// label sets or removes a label of Kubernetes nodes, given with their zones.
+func (s *stack) label(t *testing.T, nodes map[string]string, label func(zone string) string) {
+	for node, zone := range nodes {
+		k8s.RunKubectl(t, s.kube, "label", "node", node, label(zone), "--overwrite")
 	}
 }
 

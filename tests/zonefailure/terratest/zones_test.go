@@ -3,6 +3,7 @@ package terratest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -196,16 +197,20 @@ func (s *stack) stay(gone ...zone) map[string]string {
 	return m
 }
 
-// kubeZones are the zones of the Kubernetes nodes, sorted by name.
-func (s *stack) kubeZones() []string {
-	var names []string
+// nodeZones are the Kubernetes nodes that have a zone, and which.
+func (s *stack) nodeZones() map[string]string {
+	nodes := map[string]string{}
 	for _, n := range k8s.GetNodes(s.t, s.kube) {
 		if z := n.Labels["topology.kubernetes.io/zone"]; z != "" {
-			names = append(names, z)
+			nodes[n.Name] = z
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return nodes
+}
+
+// kubeZones are the zones of the Kubernetes nodes, sorted by name.
+func (s *stack) kubeZones() []string {
+	return slices.Compact(slices.Sorted(maps.Values(s.nodeZones())))
 }
 
 // spareZone is a zone of Kubernetes that the stack does not use; without a name if there is none.
