@@ -57,8 +57,8 @@ func TestZoneFailures(t *testing.T) {
 	stage("policy", policy)
 	stage("drift", drift)
 	stage("destroy", destroy)
-	stage("resize", resize)
 	stage("zones", otherZones)
+	stage("resize", resize) // from here on the stack's own size of volumes would be refused
 	stage("delete", deleteData)
 }
 
