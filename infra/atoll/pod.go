@@ -89,7 +89,7 @@ func (n names) startArgs(z config.Zone) []string {
 	for _, w := range []struct {
 		flag   string
 		d, def time.Duration
-	}{{"dead-after", n.DeadAfter.Node, 5 * time.Minute}, {"zone-dead-after", n.DeadAfter.Zone, 30 * time.Minute}, {"volume-gone-after", n.DeadAfter.Volume, time.Second}} {
+	}{{"dead-after", n.DeadAfter.Node, config.DefaultDeadAfter.Node}, {"zone-dead-after", n.DeadAfter.Zone, config.DefaultDeadAfter.Zone}, {"volume-gone-after", n.DeadAfter.Volume, config.DefaultDeadAfter.Volume}} {
 		if w.d != w.def && w.d != 0 {
 			args = append(args, fmt.Sprintf("--%s=%s", w.flag, w.d))
 		}

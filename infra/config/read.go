@@ -103,8 +103,8 @@ func Read(values map[string]string, files Files) (*Spec, error) {
 	dnsName(d, "atoll:namespace", s.Namespace, 63)
 	s.Timeout = top.duration("timeout", "15m", minTimeout, maxTimeout)
 	dead := d.object("atoll:deadAfter", top.m["deadAfter"], "node", "zone", "volume")
-	s.DeadAfter = DeadAfter{Node: dead.duration("node", "5m", time.Second, maxDeadAfter), Zone: dead.duration("zone", "30m", time.Second, maxDeadAfter),
-		Volume: dead.duration("volume", "1s", time.Second, maxDeadAfter)}
+	s.DeadAfter = DeadAfter{Node: dead.duration("node", DefaultDeadAfter.Node.String(), time.Second, maxDeadAfter), Zone: dead.duration("zone", DefaultDeadAfter.Zone.String(), time.Second, maxDeadAfter),
+		Volume: dead.duration("volume", DefaultDeadAfter.Volume.String(), time.Second, maxDeadAfter)}
 	if s.DeadAfter.Zone < s.DeadAfter.Node {
 		d.fault("atoll:deadAfter.zone is %s, less than atoll:deadAfter.node (%s); a zone is expected back for at least as long as a node", s.DeadAfter.Zone, s.DeadAfter.Node)
 	}

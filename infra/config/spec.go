@@ -60,6 +60,9 @@ type Zone struct {
 // others of its zone answer, a whole zone, and a node whose volume was replaced by an empty one.
 type DeadAfter struct{ Node, Zone, Volume time.Duration }
 
+// DefaultDeadAfter is what a node does without flags.
+var DefaultDeadAfter = DeadAfter{Node: 5 * time.Minute, Zone: 30 * time.Minute, Volume: time.Second}
+
 // Resources of one node. Memory is request and limit; CPULimit is empty by default, since
 // throttling against heartbeats means false failovers.
 type Resources struct {

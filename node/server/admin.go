@@ -48,8 +48,9 @@ const foundRetry = 200 * time.Millisecond
 // Found founds a cluster on the nodes at addrs, once (SAFETY S28). It tries until the
 // context is done, since nodes may still be starting; a refusal ends it at once. password becomes
 // that of role postgres (empty: it has none, and nobody can log in where certificates are used); a
-// cluster that stands already keeps its own; later are nodes that may have joined it. waiting is told why a try failed, once for each new reason.
-func Found(ctx context.Context, clusterID string, addrs []string, later []string, certs, password string, waiting func(error)) (*cluster.Standing, error) {
+// cluster that stands already keeps its own; later are nodes that may have joined it. waiting is told
+// why a try failed, once for each new reason.
+func Found(ctx context.Context, clusterID string, addrs, later []string, certs, password string, waiting func(error)) (*cluster.Standing, error) {
 	var verifier string
 	if password != "" {
 		var err error

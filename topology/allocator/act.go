@@ -12,6 +12,8 @@ func (t *turn) act(c Change) (Decision, bool) {
 	return Decision{Verdict: Act, Change: c, Reason: c.Reason}, true
 }
 
+// wait leaves a range as it is until what it waits for is there; the priority tells whether it lacks
+// something meanwhile.
 func (t *turn) wait(priority Priority, format string, args ...any) (Decision, bool) {
 	return Decision{Verdict: Waiting, Change: Change{Priority: priority}, Reason: t.say(format, args...)}, true
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -156,11 +157,11 @@ func withoutFile(url string) string {
 	return before + rest
 }
 
-// others are the connections that do not lead into a zone.
-func (s *stack) others(without string) map[string]string {
+// others are the connections that do not lead into these zones.
+func (s *stack) others(without ...string) map[string]string {
 	m := map[string]string{}
 	for z, url := range s.out.ConnectionZones {
-		if z != without {
+		if !slices.Contains(without, z) {
 			m[z] = url
 		}
 	}

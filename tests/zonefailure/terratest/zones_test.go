@@ -57,7 +57,7 @@ func (x *zoneSwap) step(t *testing.T, run func(*zoneSwap)) {
 	one, s := *x, *x.stack
 	one.stack, s.t = &s, t
 	t.Cleanup(func() { s.artifacts(t) })
-	w, err := workload.Start(t.Context(), workload.Config{Connections: s.stay(x.away, x.spare)})
+	w, err := workload.Start(t.Context(), workload.Config{Connections: s.others(x.away.Name, x.spare.Name)})
 	require.NoError(t, err)
 	began := time.Now()
 	run(&one)
@@ -184,17 +184,6 @@ func (s *stack) statusOf(z zone) string {
 	rows, err := s.query("SELECT DISTINCT status FROM atoll.nodes WHERE address LIKE '" + z.StatefulSet + "-%' ORDER BY 1")
 	require.NoError(s.t, err)
 	return fmt.Sprint(rows)
-}
-
-// stay are the connections into zones that are none of these.
-func (s *stack) stay(gone ...zone) map[string]string {
-	m := map[string]string{}
-	for z, url := range s.out.ConnectionZones {
-		if !slices.ContainsFunc(gone, func(g zone) bool { return g.Name == z }) {
-			m[z] = url
-		}
-	}
-	return m
 }
 
 // nodeZones are the Kubernetes nodes that have a zone, and which.
